@@ -1,0 +1,169 @@
+"""Reading one expression matrix out of an AnnData, and saying what is wrong with it."""
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import anndata as ad
+import numpy as np
+from scipy import sparse
+
+from .errors import CellDataError, shown
+
+# enough cells to see whether a matrix that was not asked for would be usable
+_PROBE_CELLS = 64
+
+
+def require_obs(adata: ad.AnnData, columns: Sequence[str], *, allow_missing: bool = True) -> None:
+    """Check that `adata.obs` has `columns`.
+
+    Parameters
+    ----------
+    columns
+        Names of columns (a single name is taken as one column).
+    allow_missing
+        If False, cells without a value (NaN, None, "") are an error too.
+
+    Raises
+    ------
+    CellDataError
+        Naming the absent columns and the nearest ones there are, or the first cells without a value.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    there = [str(name) for name in adata.obs.columns]
+    absent = [name for name in columns if name not in there]
+    if absent:
+        raise CellDataError(
+            "; ".join(f"adata.obs has no column {name!r}{_nearest(name, there)}" for name in absent)
+            + f". Columns there are: {shown(there, 30) or 'none'}"
+        )
+    for name in [] if allow_missing else columns:
+        column = adata.obs[name]
+        empty = np.asarray(column.isna()) | np.asarray(column.astype(str).str.strip() == "")
+        if empty.any():
+            raise CellDataError(
+                f"adata.obs[{name!r}] has no value for {empty.sum()} of {len(empty)} cells: "
+                f"{shown(adata.obs_names[empty])}; fill them in or drop those cells"
+            )
+
+
+def _nearest(name: str, there: Sequence[str]) -> str:
+    by_lower = {other.lower(): other for other in there}
+    near = [by_lower[n] for n in get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)]
+    near += [o for o in there if name.lower() in o.lower() and o not in near]
+    return f" (nearest: {', '.join(map(repr, near[:5]))})" if near else ""
+
+
+def select_source(adata: ad.AnnData, layer: str | None, use_raw: bool | None) -> tuple[str, Any, Any]:
+    """Choose where expression is read from.
+
+    Returns
+    -------
+    (name, matrix, var)
+        "X", "raw" or "layers['…']"; the matrix as AnnData holds it; the annotation of its genes.
+    """
+    if layer is not None and use_raw:
+        raise CellDataError(f"both layer={layer!r} and use_raw=True are given; choose one")
+    if use_raw:
+        if adata.raw is None:
+            raise CellDataError(f"use_raw=True, but adata.raw is empty; {_alternatives(adata, 'raw')}")
+        return "raw", adata.raw.X, adata.raw.var
+    if layer is not None:
+        if layer not in adata.layers:
+            layers = [str(name) for name in adata.layers]
+            raise CellDataError(
+                f"adata.layers has no {layer!r}{_nearest(layer, layers)}; layers there are: {shown(layers) or 'none'}"
+            )
+        return f"layers[{layer!r}]", adata.layers[layer], adata.var
+    if adata.X is None:
+        raise CellDataError(f"adata.X is empty; {_alternatives(adata, 'X')}")
+    return "X", adata.X, adata.var
+
+
+def as_csr(matrix: Any, name: str) -> sparse.csr_matrix:
+    """A matrix of AnnData (dense, CSR, CSC, on disk, lazy) as CSR with sorted columns and no stored zeros.
+
+    The dtype stays what it is, so that ranking sees the values as they are; the caller's arrays are not
+    changed.
+    """
+    if hasattr(matrix, "to_memory"):
+        matrix = matrix.to_memory()
+    elif hasattr(matrix, "compute"):
+        matrix = matrix.compute()
+    if not sparse.issparse(matrix):
+        matrix = np.asarray(matrix[:])
+    if matrix.ndim != 2:
+        raise CellDataError(f"adata.{name} has {matrix.ndim} dimensions, expected cells × genes")
+    if matrix.dtype.kind not in "biuf":
+        raise CellDataError(f"adata.{name} holds {matrix.dtype}, no numbers; convert it with .astype('float32')")
+    if matrix.dtype.kind == "b":
+        matrix = matrix.astype(np.uint8)
+    if matrix.dtype == np.float16:
+        matrix = matrix.astype(np.float32)
+    csr = sparse.csr_matrix(matrix)
+    shares = sparse.issparse(matrix) and matrix.format == "csr"
+    if shares and not (csr.has_canonical_format and np.all(csr.data)):
+        csr = csr.copy()
+    csr.sum_duplicates()
+    csr.eliminate_zeros()
+    return csr
+
+
+def fault(matrix: sparse.csr_matrix, cells: Sequence[str], genes: Sequence[str]) -> str | None:
+    """What makes the values unusable, and where; None if they can be used."""
+    if not matrix.nnz:
+        return "holds no expressed gene in any cell"
+    if np.isfinite(matrix.data).all() and matrix.data.min() >= 0:
+        return None
+    for what, wrong in (
+        ("NaN", np.isnan(matrix.data)),
+        ("infinite", np.isinf(matrix.data)),
+        ("negative", matrix.data < 0),
+    ):
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            cell = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
+            gene = genes[matrix.indices[at]]
+            where = f"first: {matrix.data[at]:g} in cell {cells[cell]!r} (row {cell}), gene {gene!r}"
+            scaled = "; it looks scaled (z-scores) or batch-corrected" if what == "negative" else ""
+            return f"holds {int(wrong.sum())} {what} values ({where}){scaled}"
+    return None
+
+
+def check_values(adata: ad.AnnData, name: str, matrix: sparse.csr_matrix, var: Any) -> None:
+    """Stop with what is wrong with `matrix` and what in `adata` could be used in its place."""
+    found = fault(matrix, adata.obs_names, var.index)
+    if found:
+        raise CellDataError(
+            f"adata.{name} {found}. Cell sentences need counts or normalised, non-negative expression: "
+            f"{_alternatives(adata, name)}"
+        )
+
+
+def _alternatives(adata: ad.AnnData, tried: str) -> str:
+    usable = [how for name, how in _candidates(adata) if name != tried and _usable(adata, name)]
+    if usable:
+        return f"usable instead: {' or '.join(usable)}"
+    return "neither adata.X nor adata.raw nor any layer is usable; go back to the counts"
+
+
+def _candidates(adata: ad.AnnData) -> Iterator[tuple[str, str]]:
+    if adata.X is not None:
+        yield "X", "adata.X (the default: no layer, use_raw=False)"
+    if adata.raw is not None:
+        yield "raw", "adata.raw (use_raw=True)"
+    for layer in adata.layers:
+        yield f"layers[{layer!r}]", f"adata.layers[{layer!r}] (layer={layer!r})"
+
+
+def _usable(adata: ad.AnnData, name: str) -> bool:
+    holder = adata.raw if name == "raw" else adata
+    matrix = (
+        holder.X
+        if name in ("X", "raw")
+        else next(adata.layers[layer] for layer in adata.layers if f"layers[{layer!r}]" == name)
+    )
+    try:
+        return fault(as_csr(matrix[:_PROBE_CELLS], name), adata.obs_names, holder.var_names) is None
+    except CellDataError:
+        return False

@@ -1,0 +1,159 @@
+"""Every key of a run's configuration, with its default. Files in ``configs/`` start from ``base()``.
+
+Values are checked where they are used; unknown keys and wrong types stop a run at start-up (``parse_flags``).
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from c2s_jax.data import Augmentation, MixtureTask
+from c2s_jax.models import Gemma2Config
+
+
+def base() -> ConfigDict:
+    """The default configuration: pretraining of a model whose sizes are to be filled in."""
+    config = ConfigDict()
+    config.name = "run"
+    config.objective = "lm"  # next-token loss: pretraining and SFT
+    config.workdir = ""  # used when --workdir is not given
+    config.seed = 0
+    config.steps = 1000
+    config.batch_size = 8  # rows a step, over all devices
+    config.accumulate = 1  # micro-batches a step
+    config.ema_decay = 0.0  # running mean of the parameters, used for evaluation; 0 is off
+
+    config.mesh = ConfigDict({"replica": 1, "fsdp": -1, "tensor": 1})
+
+    config.model = ConfigDict(
+        {f.name: f.default for f in dataclasses.fields(Gemma2Config) if f.default is not dataclasses.MISSING}
+    )
+    config.model.update(vocab_size=256_000, embed_dim=0, ffw_dim=0, num_layers=0, num_heads=0, num_kv_heads=0)
+    config.model.update(head_dim=0, query_pre_attn_scalar=0.0)
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_steps = 100
+    config.optimizer.final_fraction = 0.1
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.b1, config.optimizer.b2, config.optimizer.eps = 0.9, 0.95, 1e-8
+    config.optimizer.clip_norm = 1.0
+
+    config.data = ConfigDict()
+    config.data.corpus = ""  # folder of a corpus (data_pipeline.build)
+    config.data.tokenizer = ""  # .model file
+    config.data.bundled = ""  # "pbmc68k_reduced": build corpus and tokenizer in the workdir from scanpy's cells
+    config.data.seq_len = 8192
+    config.data.rows_per_block = 64
+    config.data.threads = 2
+    config.data.tasks = ()  # mixture: names of c2s_jax.tasks.TASKS, each set up in data.mixture.<name>
+    config.data.mixture = ConfigDict()
+    config.data.augmentation = ConfigDict(dataclasses.asdict(Augmentation()))
+
+    config.log_every = 10
+    config.validate_every = 500
+    config.validation_rows = 64
+    config.checkpoint = ConfigDict({"every": 500, "keep": 2})
+
+    config.evaluation = ConfigDict()
+    config.evaluation.at_end = False
+    config.evaluation.split = "test"
+    config.evaluation.max_genes = 1_000  # genes a prompt or a generated sentence
+    config.evaluation.prompts_per_cell = 1  # templates asked per cell; the most probable answer wins
+    config.evaluation.batch_size = 64
+    config.evaluation.max_cells = 2_000
+    config.evaluation.temperature = 1.0
+    config.evaluation.top_p = 1.0
+    config.evaluation.knn = 5
+    config.evaluation.pca_components = 32
+    config.notes = ()  # sentences for the report, e.g. what was tuned and on what
+    return config
+
+
+def mixture_task(task: str, **settings: Any) -> ConfigDict:
+    """One task's mixture settings (``MixtureTask``), for ``config.data.mixture[task]``."""
+    values = dataclasses.asdict(MixtureTask(task, **settings))
+    del values["task"]
+    values["max_genes"] = values["max_genes"] or 0
+    return ConfigDict(values)
+
+
+def mixture(config: ConfigDict) -> list[MixtureTask]:
+    """The mixture that ``config.data`` describes; ``max_genes`` 0 means whole sentences."""
+    if not config.data.tasks:
+        raise ValueError("data.tasks is empty: name the tasks to train on")
+    out = []
+    for name in config.data.tasks:
+        if name not in config.data.mixture:
+            raise ValueError(f"data.tasks names {name!r}, but data.mixture has no settings for it")
+        settings = dict(config.data.mixture[name])
+        out.append(MixtureTask(name, **{**settings, "max_genes": settings["max_genes"] or None}))
+    return out
+
+
+def model_config(config: ConfigDict, **changes: Any) -> Gemma2Config:
+    """The model that ``config.model`` describes."""
+    return Gemma2Config(**{**config.model, **changes})
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The configuration as JSON types."""
+    return json.loads(config.to_json_best_effort())
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Keys whose values differ, as ``key: old -> new``."""
+    out = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            out.append(f"{prefix}{key}: {a!r} -> {b!r}")
+    return out
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """``flags_parser`` for ``absl.app.run`` that answers an unknown ``--config.x`` with one clear line, not a trace."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        if not flags.FLAGS["verbosity"].present:  # checkpoints log every file at INFO
+            logging.set_verbosity(logging.WARNING)
+        return rest
+    except AttributeError:
+        unknown = _first_unknown(argv)
+        if unknown is None:
+            raise
+        sys.exit(f"FATAL --config.{unknown}")
+    except OSError as error:
+        sys.exit(f"FATAL --config: {error}")
+
+
+def _first_unknown(argv: list[str]) -> str | None:
+    """The first ``--config.x`` key that the config file does not have, with its nearest neighbours."""
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    values(argv[:1] + [a for a in argv[1:] if a.startswith(("--config=", "-config="))], known_only=True)
+    known = _keys(holder.value)
+    for argument in argv[1:]:
+        key = argument.lstrip("-").removeprefix("config.").split("=", 1)[0].split("[", 1)[0]
+        if not argument.lstrip("-").startswith("config.") or key in known:
+            continue
+        near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]][:2]
+        near += [k for k in difflib.get_close_matches(key, known, n=3, cutoff=0.5) if k not in near]
+        return f"{key}: no such key" + (f"; nearest: {', '.join(near)}" if near else "")
+    return None
+
+
+def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
+    out = []
+    for key, value in config.items():
+        out.append(prefix + key)
+        if isinstance(value, ConfigDict):
+            out += _keys(value, f"{prefix}{key}.")
+    return out

@@ -1,0 +1,20 @@
+"""From a corpus on disk to packed batches."""
+
+from c2s_jax.data.augment import Augmentation
+from c2s_jax.data.corpus import CellSource, Corpus
+from c2s_jax.data.formatting import Formatter, Request, request
+from c2s_jax.data.mixture import Mixture, MixtureTask
+from c2s_jax.data.stream import PackedRows, batches
+
+__all__ = [
+    "Augmentation",
+    "CellSource",
+    "Corpus",
+    "Formatter",
+    "Mixture",
+    "MixtureTask",
+    "PackedRows",
+    "Request",
+    "batches",
+    "request",
+]

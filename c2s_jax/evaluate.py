@@ -1,0 +1,112 @@
+"""Evaluate a trained run on held-out cells: ``metrics.json`` and ``report.html`` in its workdir.
+
+python -m c2s_jax.evaluate --config=configs/demo.py --workdir=runs/demo [--config.evaluation.split=validation]
+"""
+
+import os
+import time
+from typing import Any
+
+from absl import app, flags
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import config_flags
+
+from c2s_jax import workdirs
+from c2s_jax.cells import RankExpression
+from c2s_jax.config import model_config, parse_flags, plain
+from c2s_jax.data import Corpus, Formatter
+from c2s_jax.evaluation import Context, annotation, generation, pages
+from c2s_jax.generation import Sampler, Sampling
+from c2s_jax.parallel import make_mesh
+from c2s_jax.text import GeneTokenTable, load_tokenizer
+from c2s_jax.training import Checkpoints, create_state, make_optimizer
+
+
+def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> dict[str, Any]:
+    """Measure a model on ``config.evaluation.split``; writes the metrics and the report, returns the metrics."""
+    started = time.monotonic()
+    e = config.evaluation
+    corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
+    corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
+    formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
+    sampler = Sampler(
+        graphdef, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, batch_size=e.batch_size, mesh=mesh
+    )
+    context = Context(graphdef, params, mesh, corpus, formatter, sampler, e.max_genes)
+    fit = RankExpression(**corpus.datasets[0]["rank_expression"])
+
+    found = annotation.annotate(context, e.split, prompts_per_cell=e.prompts_per_cell, max_cells=e.max_cells)
+    sampling = Sampling(temperature=e.temperature, top_p=e.top_p)
+    made = generation.generate_cells(context, e.split, sampling=sampling, seed=config.seed, max_cells=e.max_cells)
+    cells = generation.populations(context, e.split, made, fit, components=e.pca_components, seed=config.seed)
+    metrics = {
+        "annotation": annotation.annotation_metrics(context, e.split, found),
+        "generation": generation.generation_metrics(context, e.split, made, cells, k=e.knn),
+        "reconstruction": {
+            "r2": fit.r2,
+            "r2_all": fit.r2_all,
+            "slope": fit.slope,
+            "intercept": fit.intercept,
+        },
+        "split": e.split,
+    }
+    metrics["seconds"] = workdirs.add_seconds(workdir, "evaluation", time.monotonic() - started)
+    pages.write(plain(config), workdir, context, metrics, found, made, cells, fit)
+    workdirs.write_json(os.path.join(workdir, "metrics.json"), metrics)
+    summarize(metrics, workdir)
+    return metrics
+
+
+def summarize(metrics: dict[str, Any], workdir: str) -> None:
+    """Print the headline numbers."""
+    a, g, r = metrics["annotation"], metrics["generation"], metrics["reconstruction"]
+    base = a["baselines"]
+    print(f"Held-out cells ({metrics['split']}): {a['n']}")
+    print(
+        f"  annotation      accuracy {a['accuracy']:.3f}  macro-F1 {a['macro_f1']:.3f}   "
+        f"(logistic regression {base['logistic_regression']['accuracy']:.3f} / "
+        f"{base['logistic_regression']['macro_f1']:.3f}, majority class {base['majority']['accuracy']:.3f})"
+    )
+    ref = g["references"]
+    print(
+        f"  generation      valid {g['valid']:.3f}  unique {g['unique']:.3f}  overlap {g['overlap']:.3f}  "
+        f"k-NN accuracy {g['knn_accuracy']:.3f}  scFID {g['scfid']:.2f}   "
+        f"(real vs real {ref['real_vs_real']['scfid']:.2f}, shuffled labels {ref['shuffled_labels']['scfid']:.2f})"
+    )
+    print(f"  reconstruction  R² {r['r2']:.3f}")
+    print(f"Report: {os.path.join(workdir, 'report.html')}")
+
+
+def main(argv: list[str]) -> None:
+    config, workdir = CONFIG.value, workdirs.resolve(WORKDIR.value, CONFIG.value)
+    if not os.path.isdir(os.path.join(workdir, "checkpoints")):
+        raise SystemExit(f"FATAL {workdir} holds no checkpoint; train first: python -m c2s_jax.train --config=…")
+    try:
+        workdirs.claim(workdir, plain(config))
+        restored = restore(config, workdir)
+        evaluate(config, workdir, **restored)
+    except ValueError as error:
+        raise SystemExit(f"FATAL {error}") from None
+
+
+def restore(config: Any, workdir: str) -> dict[str, Any]:
+    """The newest checkpoint's model, as arguments of ``evaluate``."""
+    tokenizer = load_tokenizer(workdirs.data_paths(config, workdir)[1])
+    mesh = make_mesh(config.mesh)
+    architecture = model_config(config, vocab_size=config.model.vocab_size or tokenizer.vocab_size)
+    graphdef, state, _ = create_state(architecture, make_optimizer(config), mesh, 0, ema=config.ema_decay > 0)
+    checkpoints = Checkpoints(workdir, every=1)
+    if checkpoints.latest is None:
+        raise ValueError(f"{workdir} holds no whole checkpoint yet; go on training first")
+    state, _, meta = checkpoints.restore(state)
+    workdirs.check_tokenizer(meta, tokenizer)
+    workdirs.say(f"Evaluating step {checkpoints.latest:,} of {workdir}")
+    return {"graphdef": graphdef, "params": state.eval_params, "mesh": mesh}
+
+
+if __name__ == "__main__":
+    CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+    WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default the config's workdir.")
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,87 @@
+"""Cell type annotation: ask the model for each held-out cell's type, beside baselines on the same split."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2s_jax import metrics
+from c2s_jax.data import request
+from c2s_jax.evaluation.context import Context, dense_expression, sentences_of
+from c2s_jax.generation import Sampling
+from c2s_jax.tasks import TASKS, load_templates
+
+UNPARSED = "unparsed"
+TASK = "cell_type_annotation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """True and predicted labels of C cells, str [C]; answers that name no known label are ``UNPARSED``."""
+
+    true: NDArray
+    predicted: NDArray
+    answers: NDArray  # [C, P] free text, one a prompt
+
+
+def annotate(
+    context: Context,
+    split: str,
+    *,
+    prompts_per_cell: int = 1,
+    max_cells: int | None = None,
+    prompts: str = "c2s_jax",
+) -> Annotations:
+    """Annotate the labelled cells of a split by greedy generation.
+
+    Each cell is asked with ``prompts_per_cell`` templates; the answer with the largest summed probability wins.
+    An answer counts only if it is one of the corpus' training labels, word for word.
+    """
+    cells = context.corpus.cells(split)
+    labels = cells.fields("cell_type")
+    indices = np.flatnonzero(labels != "")[:max_cells]
+    known = set(context.corpus.cells("train").fields("cell_type")) - {""}
+    templates = load_templates(TASK, prompts)[:prompts_per_cell]
+    sentences = sentences_of(cells, indices, context.max_genes).repeat(len(templates))
+    organism = cells.fields("organism")
+    requests = []
+    for cell, n_genes in zip(indices, np.diff(sentences.indptr)[:: len(templates)]):
+        fields = {"organism": str(organism[cell]), "cell_type": "?"}
+        requests += [request(t, fields, int(n_genes)) for t in templates]
+    longest = max(len(context.formatter.tokenizer.encode(f" {label}.")) for label in known)
+    samples = context.ask(requests, sentences, what="annotate", max_new_tokens=longest + 2, sampling=Sampling(0.0))
+    answers = np.array([TASKS[TASK].parse(t) for t in samples.texts(context.formatter.tokenizer.decode)])
+    answers = answers.reshape(-1, len(templates))
+    weight = np.exp(samples.logprobs.sum(axis=1)).reshape(answers.shape)
+    predicted = [_vote(a, w, known) for a, w in zip(answers, weight)]
+    return Annotations(labels[indices], np.array(predicted), answers)
+
+
+def _vote(answers: NDArray, weights: NDArray, known: set[str]) -> str:
+    votes: dict[str, float] = {}
+    for answer, weight in zip(answers, weights):
+        if answer in known:
+            votes[str(answer)] = votes.get(str(answer), 0.0) + float(weight)
+    return max(votes, key=lambda k: votes[k]) if votes else UNPARSED
+
+
+def annotation_metrics(context: Context, split: str, found: Annotations) -> dict[str, Any]:
+    """Accuracy and macro-F1 of the model, the majority class and a logistic regression on log expression."""
+    train, test = context.corpus.cells("train"), context.corpus.cells(split)
+    train_rows, test_rows = (np.flatnonzero(c.fields("cell_type") != "") for c in (train, test))
+    test_rows = test_rows[: len(found.true)]
+    n_genes = len(context.corpus.genes)
+    fitted = metrics.baselines(
+        dense_expression(train, train_rows, n_genes),
+        train.fields("cell_type")[train_rows],
+        dense_expression(test, test_rows, n_genes),
+        found.true,
+    )
+    return {
+        "accuracy": metrics.accuracy(found.true, found.predicted),
+        "macro_f1": metrics.macro_f1(found.true, found.predicted),
+        "unparsed": float(np.mean(found.predicted == UNPARSED)),
+        "n": len(found.true),
+        "baselines": {name: {"accuracy": b.accuracy, "macro_f1": b.macro_f1} for name, b in fitted.items()},
+    }

@@ -1,0 +1,105 @@
+"""What every suite needs: the model, the corpus and the way between them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm import tqdm
+
+from c2s_jax.data import CellSource, Corpus, Formatter, Request
+from c2s_jax.data.ragged import offsets, positions
+from c2s_jax.generation import Sampler, Samples, Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """A model on its mesh, with the corpus and formatter it was trained with."""
+
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    mesh: Mesh
+    corpus: Corpus
+    formatter: Formatter
+    sampler: Sampler
+    max_genes: int
+
+    def ask(
+        self,
+        requests: Sequence[Request],
+        sentences: "Sentences",
+        *,
+        what: str,
+        max_new_tokens: int,
+        sampling: Sampling,
+        seed: int = 0,
+    ) -> Samples:
+        """Answers to requests, each with its gene list; shows a bar named ``what``."""
+        prompts = self.formatter.prompts(requests, sentences.genes, sentences.indptr)
+        rows = np.split(prompts.tokens, prompts.indptr[1:-1])
+        with tqdm(total=len(rows), desc=what, unit="prompt", mininterval=0.5) as bar:
+            return self.sampler(
+                self.params,
+                rows,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+                seed=seed,
+                progress=bar.update,
+            )
+
+    def tokens_of(self, n_genes: int) -> int:
+        """Most tokens that ``n_genes`` gene names, a period and the end token can take, rounded up to 32.
+
+        Sized by the mean length of a name and three standard deviations of their sum, so that the few long names
+        of a vocabulary do not stretch every cache.
+        """
+        lengths = self.formatter.table.lengths.astype(np.float64)
+        need = n_genes * lengths.mean() + 3 * np.sqrt(n_genes) * lengths.std() + 2
+        return int(-(-need // 32) * 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentences:
+    """Gene lists of several cells, ragged."""
+
+    genes: NDArray[np.int32]
+    indptr: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def repeat(self, times: int) -> "Sentences":
+        """Each cell ``times`` times in a row."""
+        return self.select(np.repeat(np.arange(len(self)), times))
+
+    def select(self, rows: NDArray[np.int64]) -> "Sentences":
+        """Some cells, in the order of ``rows``."""
+        lengths = np.diff(self.indptr)[rows]
+        return Sentences(self.genes[positions(self.indptr[:-1][rows], lengths)], offsets(lengths))
+
+    def lists(self) -> list[NDArray[np.int32]]:
+        """One array a cell."""
+        return np.split(self.genes, self.indptr[1:-1])
+
+    @staticmethod
+    def of(lists: Sequence[NDArray[np.int32]]) -> "Sentences":
+        """From one array a cell."""
+        lengths = np.array([len(x) for x in lists], np.int64)
+        return Sentences(np.concatenate([np.empty(0, np.int32), *lists]).astype(np.int32), offsets(lengths))
+
+
+def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) -> Sentences:
+    """Stored sentences of some cells, cut to ``max_genes``."""
+    block = cells.take(indices)
+    kept = np.minimum(np.diff(block.indptr), max_genes)
+    return Sentences(block.genes[positions(block.indptr[:-1], kept)], offsets(kept))
+
+
+def dense_expression(cells: CellSource, indices: NDArray[np.int64], n_genes: int) -> NDArray[np.float32]:
+    """Stored log10 expression [C, G] of some cells."""
+    block = cells.take(indices)
+    matrix = sparse.csr_matrix((block.expression.astype(np.float32), block.genes, block.indptr), (len(block), n_genes))
+    return matrix.toarray()

@@ -1,0 +1,230 @@
+"""Conditional cell generation: one cell for each held-out cell's type, measured against the real ones."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from c2s_jax import metrics
+from c2s_jax.cells import RankExpression, RepairReport, repair_sentence
+from c2s_jax.data import request
+from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
+from c2s_jax.evaluation.embedding import Embedder
+from c2s_jax.generation import Sampling
+from c2s_jax.tasks import TASKS, load_templates
+
+TASK = "cell_type_conditioned_generation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """Cells generated for C held-out cells.
+
+    Attributes
+    ----------
+    cells
+        int64 [C], the held-out cells that gave the conditions.
+    labels
+        str [C], the condition.
+    texts
+        What the model wrote.
+    sentences
+        What was left after repair.
+    repairs
+        What was repaired.
+    """
+
+    cells: NDArray[np.int64]
+    labels: NDArray
+    texts: list[str]
+    sentences: Sentences
+    repairs: list[RepairReport]
+
+
+def generate_cells(
+    context: Context,
+    split: str,
+    *,
+    sampling: Sampling,
+    seed: int = 0,
+    max_cells: int | None = None,
+    prompts: str = "c2s_jax",
+) -> Generated:
+    """Sample one cell sentence for the type of each labelled cell of ``split``, templates taken in turn."""
+    cells = context.corpus.cells(split)
+    all_labels, organism = cells.fields("cell_type"), cells.fields("organism")
+    indices = np.flatnonzero(all_labels != "")[:max_cells]
+    templates = load_templates(TASK, prompts)
+    real = sentences_of(cells, indices, context.max_genes)
+    lengths = np.diff(real.indptr)
+    requests = [
+        request(
+            templates[i % len(templates)],
+            {"organism": str(organism[c]), "cell_type": str(all_labels[c])},
+            int(n),
+        )
+        for i, (c, n) in enumerate(zip(indices, lengths))
+    ]
+    longest = min(int(context.corpus.cells("train").n_genes.max()), context.max_genes)
+    none = Sentences.of([np.empty(0, np.int32)] * len(requests))
+    samples = context.ask(
+        requests,
+        none,
+        what="generate",
+        max_new_tokens=context.tokens_of(longest),
+        sampling=sampling,
+        seed=seed,
+    )
+    texts = [TASKS[TASK].parse(t) for t in samples.texts(context.formatter.tokenizer.decode)]
+    repaired = [repair_sentence(t, context.corpus.genes) for t in texts]
+    sentences = Sentences.of([context.corpus.genes.ids(genes) for genes, _ in repaired])
+    return Generated(indices, all_labels[indices], texts, sentences, [r for _, r in repaired])
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Cells under their labels, in each space that they are compared in."""
+
+    labels: NDArray
+    expression: NDArray[np.float32]
+    spaces: Mapping[str, NDArray]
+
+
+class Spaces:
+    """Embedding spaces of cells: PCA of the training expression, and the model's own."""
+
+    PCA = "pca"
+    MODEL = "model"
+
+    def __init__(self, context: Context, fit: RankExpression, *, components: int):
+        train = context.corpus.cells("train")
+        self._fit, self._genes = fit, context.corpus.genes
+        expression = dense_expression(train, np.arange(len(train)), len(self._genes))
+        self._pca = PCA(min(components, *expression.shape), random_state=0).fit(expression)
+        self._embed = Embedder(context)
+
+    def describe(self) -> dict[str, str]:
+        """What each space is, for people."""
+        n, explained = self._pca.n_components_, self._pca.explained_variance_ratio_.sum()
+        return {
+            self.PCA: f"the first {n} principal components of training cells' expression ({explained:.0%} of variance)",
+            self.MODEL: "the model's own embedding (mean of its last hidden states over a cell's genes)",
+        }
+
+    def of_sentences(self, labels: NDArray, sentences: Sentences) -> Population:
+        """Cells known by their order of genes: expression is read off the rank→expression line."""
+        expression = self._fit.reconstruct(sentences.lists(), self._genes).toarray()
+        return Population(labels, expression, self._spaces(expression, sentences))
+
+    def of_cells(self, labels: NDArray, expression: NDArray, sentences: Sentences) -> Population:
+        """Real cells with their measured expression."""
+        return Population(labels, expression, self._spaces(expression, sentences))
+
+    def _spaces(self, expression: NDArray, sentences: Sentences) -> dict[str, NDArray]:
+        return {self.PCA: self._pca.transform(expression), self.MODEL: self._embed(sentences)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Populations:
+    """Everything that generation is measured with: held-out and training cells, generated ones, references."""
+
+    real: Population
+    train: Population
+    generated: Population
+    real_sentences: Population  # held-out cells, expression through their own sentence
+    shuffled: Population  # generated cells under shuffled labels
+    drawn: Population  # training cells drawn by label: another sample of real cells
+    spaces: dict[str, str]  # what each space is, for people
+
+
+def populations(
+    context: Context, split: str, found: Generated, fit: RankExpression, *, components: int, seed: int
+) -> Populations:
+    """Embed held-out, training and generated cells, and the references made of them."""
+    spaces = Spaces(context, fit, components=components)
+    held_out, train = context.corpus.cells(split), context.corpus.cells("train")
+    n_genes = len(context.corpus.genes)
+    rng = np.random.Generator(np.random.Philox(key=seed))
+
+    def real(cells: Any, rows: NDArray) -> Population:
+        labels, sentences = cells.fields("cell_type")[rows], sentences_of(cells, rows, context.max_genes)
+        return spaces.of_cells(labels, dense_expression(cells, rows, n_genes), sentences)
+
+    train_labels = train.fields("cell_type")
+    candidates = {label: np.flatnonzero(train_labels == label) for label in np.unique(found.labels)}
+    drawn = np.array([rng.choice(candidates[x]) for x in found.labels if len(candidates[x])])
+    generated = spaces.of_sentences(found.labels, found.sentences)
+    shuffled = dataclasses.replace(generated, labels=rng.permutation(generated.labels))
+    own = spaces.of_sentences(found.labels, sentences_of(held_out, found.cells, context.max_genes))
+    return Populations(
+        real(held_out, found.cells),
+        real(train, np.flatnonzero(train_labels != "")),
+        generated,
+        own,
+        shuffled,
+        real(train, drawn),
+        spaces.describe(),
+    )
+
+
+def generation_metrics(context: Context, split: str, found: Generated, cells: Populations, *, k: int) -> dict[str, Any]:
+    """Validity, overlap, k-NN accuracy and scFID of generated cells, beside the same of the references.
+
+    Overlap is with the held-out cell that gave the condition: generated genes against as many of the top of the
+    real sentence; the reference draws a training cell of the same type instead. k-NN votes among training cells.
+    """
+    real_lists = sentences_of(context.corpus.cells(split), found.cells, context.max_genes).lists()
+    words = sum(r.n_words for r in found.repairs)
+    valid = sum(r.n_valid for r in found.repairs)
+    duplicates = sum(r.n_duplicate for r in found.repairs)
+    out: dict[str, Any] = {
+        "valid": valid / max(words, 1),
+        "unique": 1 - duplicates / max(valid, 1),
+        "overlap": float(np.mean(metrics.gene_overlap(found.sentences.lists(), real_lists))),
+        "jaccard": float(np.mean(metrics.gene_jaccard(found.sentences.lists(), real_lists))),
+        "genes": float(np.mean(np.diff(found.sentences.indptr))),
+        "real_genes": float(np.mean([len(x) for x in real_lists])),
+        "n": len(found.labels),
+        "k": k,
+    }
+    for name, population in _compared(cells).items():
+        measured = _distances(cells, population, k)
+        if name == "generated":
+            out |= measured
+        else:
+            out.setdefault("references", {})[name] = measured
+    drawn_lists = [np.flatnonzero(x) for x in cells.drawn.expression]
+    if len(drawn_lists) == len(real_lists):
+        out["references"]["real_vs_real"]["overlap"] = float(np.mean(metrics.gene_overlap(drawn_lists, real_lists)))
+    return out
+
+
+def _compared(cells: Populations) -> dict[str, Population]:
+    return {
+        "generated": cells.generated,
+        "real_vs_real": cells.drawn,
+        "real_through_its_sentence": cells.real_sentences,
+        "shuffled_labels": cells.shuffled,
+    }
+
+
+def _distances(cells: Populations, population: Population, k: int) -> dict[str, Any]:
+    train, real = cells.train, cells.real
+    k = min(k, len(train.labels))
+    out: dict[str, Any] = {
+        "knn_accuracy": metrics.knn_accuracy(
+            train.spaces[Spaces.PCA], train.labels, population.spaces[Spaces.PCA], population.labels, k=k
+        )
+    }
+    for space in (Spaces.PCA, Spaces.MODEL):
+        found = metrics.scfid_by_condition(real.spaces[space], population.spaces[space], real.labels, population.labels)
+        suffix = "" if space == Spaces.PCA else f"_{space}"
+        out[f"scfid{suffix}"] = found.mean
+        out[f"scfid{suffix}_by_condition"] = dict(found.per_condition)
+        if space == Spaces.PCA:
+            out["scfid_n"] = {str(c): [int(x) for x in n] for c, n in found.n.items()}
+            out["skipped_conditions"] = [str(c) for c in found.skipped]
+    return out

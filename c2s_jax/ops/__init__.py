@@ -1,0 +1,8 @@
+"""Numerical building blocks shared by every model: attention, rotary positions, token log-probabilities."""
+
+from c2s_jax.ops.attention import attend
+from c2s_jax.ops.constrain import constrain
+from c2s_jax.ops.logprob import token_logprobs
+from c2s_jax.ops.rope import rotate
+
+__all__ = ["attend", "constrain", "rotate", "token_logprobs"]

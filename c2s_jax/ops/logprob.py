@@ -1,0 +1,111 @@
+"""Token log-probabilities under a large vocabulary, without ever holding all logits."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+CHUNK_LOGITS = 1 << 24  # logits held at once, per device batch: 64 MiB in float32
+
+
+def token_logprobs(
+    hidden: Float[Array, "B T D"],
+    table: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    *,
+    softcap: float | None = None,
+    chunk: int | None = None,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Log-probability of each target token and entropy of its distribution.
+
+    ``logits = softcap · tanh(hidden @ tableᵀ / softcap)`` are made for ``chunk`` time steps at once and made again
+    in the backward pass. Time, not batch, is what is cut, so a sharded batch stays where it is.
+
+    Parameters
+    ----------
+    hidden
+        Final hidden states, any float dtype; products accumulate in float32.
+    table
+        Output embedding.
+    targets
+        Token ids.
+    softcap
+        Final logit soft cap, or None.
+    chunk
+        Time steps a chunk; by default as many as make about 16M logits.
+
+    Returns
+    -------
+    log-probabilities and entropies in nats, float32 [B, T]. Both are differentiable in ``hidden`` and ``table``.
+    """
+    B, T, _ = hidden.shape
+    if chunk is None:
+        chunk = max(1, CHUNK_LOGITS // (B * table.shape[0]))
+    chunk = min(chunk, T)
+    if padding := -T % chunk:
+        hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
+        targets = jnp.pad(targets, ((0, 0), (0, padding)))
+    logprob, entropy = _chunked(hidden, table, targets, softcap, chunk)
+    return logprob[:, :T], entropy[:, :T]
+
+
+def _chunks(x: jax.Array, chunk: int) -> jax.Array:
+    """[B, T, ...] -> [T/chunk, B, chunk, ...]."""
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+
+def _unchunk(x: jax.Array) -> jax.Array:
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def _logits(hidden: Array, table: Array, softcap: float | None) -> Array:
+    logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _chunked(hidden: Array, table: Array, targets: Array, softcap: float | None, chunk: int) -> tuple[Array, Array]:
+    return _forward(hidden, table, targets, softcap, chunk)[0]
+
+
+def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None, chunk: int) -> Any:
+    def one(xs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        h, t = xs
+        logits = _logits(h, table, softcap)
+        logsumexp = jax.nn.logsumexp(logits, axis=-1)
+        expected = jnp.sum(jnp.exp(logits - logsumexp[..., None]) * logits, axis=-1)
+        target = jnp.take_along_axis(logits, t[..., None], axis=-1)[..., 0]
+        return target - logsumexp, logsumexp - expected, logsumexp
+
+    outputs = jax.lax.map(one, (_chunks(hidden, chunk), _chunks(targets, chunk)))
+    logprob, entropy, logsumexp = (_unchunk(x) for x in outputs)
+    return (logprob, entropy), (hidden, table, targets, logsumexp, entropy)
+
+
+def _backward(softcap: float | None, chunk: int, residuals: Any, cotangents: tuple[Array, Array]) -> Any:
+    hidden, table, targets, logsumexp, entropy = residuals
+    d_logprob, d_entropy = cotangents
+
+    def one(d_table: Array, xs: Any) -> tuple[Array, Array]:
+        h, t, lse, ent, dlp, dent = xs
+        logits = _logits(h, table, softcap)
+        log_p = logits - lse[..., None]
+        p = jnp.exp(log_p)
+        d = -p * (dlp[..., None] + dent[..., None] * (log_p + ent[..., None]))
+        d += jnp.where(t[..., None] == jnp.arange(table.shape[0]), dlp[..., None], 0.0)
+        if softcap is not None:
+            d *= 1.0 - jnp.square(logits / softcap)
+        d_table += jnp.einsum("BTV,BTD->VD", d, h.astype(jnp.float32))
+        d_hidden = jnp.einsum("BTV,VD->BTD", d.astype(table.dtype), table, preferred_element_type=jnp.float32)
+        return d_table, d_hidden.astype(hidden.dtype)
+
+    inputs = (hidden, targets, logsumexp, entropy, d_logprob, d_entropy)
+    xs = tuple(_chunks(x, chunk) for x in inputs)
+    d_table, d_hidden = jax.lax.scan(one, jnp.zeros(table.shape, jnp.float32), xs)
+    return _unchunk(d_hidden), d_table.astype(table.dtype), None
+
+
+_chunked.defvjp(_forward, _backward)

@@ -1,0 +1,78 @@
+"""Logical axis -> mesh axis, for parameters and for activations."""
+
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+from flax import nnx
+from flax.core import spmd
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+PARAMETER_RULES: dict[str, str | None] = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "ffw": "tensor",
+    "norm": None,
+}
+
+ACTIVATION_RULES: dict[str, str | tuple[str, ...] | None] = {
+    "batch": ("replica", "fsdp"),
+    "time": None,
+    "embed": None,
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "ffw": "tensor",
+}
+
+
+def activation_rules() -> AbstractContextManager[None]:
+    """Context in which ``ops.constrain`` follows ``ACTIVATION_RULES``; enter it with ``jax.set_mesh`` around a call."""
+    return spmd.logical_axis_rules(tuple(ACTIVATION_RULES.items()))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of a batch: rows over replica and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(ACTIVATION_RULES["batch"]))
+
+
+def parameter_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
+    """NamedSharding of each parameter, from the logical ``axes`` it declares.
+
+    A stacked parameter has one leading dimension more than axes; that dimension is not sharded.
+
+    Raises
+    ------
+    ValueError
+        Unknown logical axis, or a dimension that its mesh axis does not divide; names the parameter.
+    """
+
+    def one(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
+        name = ".".join(str(p) for p in path)
+        axes = variable.get_metadata("axes")
+        shape = variable.get_value().shape
+        if unknown := [a for a in axes if a not in PARAMETER_RULES]:
+            raise ValueError(f"parameter {name}: no rule for logical axes {unknown}; add them to PARAMETER_RULES")
+        spec = (None,) * (len(shape) - len(axes)) + tuple(PARAMETER_RULES[a] for a in axes)
+        for size, axis in zip(shape, spec):
+            if axis is not None and size % mesh.shape[axis]:
+                raise ValueError(
+                    f"parameter {name} {shape}: dimension {size} is not divisible by mesh axis "
+                    f"{axis}={mesh.shape[axis]}; choose a {axis} size that divides it"
+                )
+        return variable.replace(NamedSharding(mesh, PartitionSpec(*spec)))
+
+    return nnx.map_state(one, params)
+
+
+def describe(params: nnx.State, shardings: nnx.State) -> str:
+    """A line a parameter: name, shape, dtype, partition spec, bytes a device."""
+    lines = []
+    for (path, p), (_, s) in zip(nnx.to_flat_state(params), nnx.to_flat_state(shardings)):
+        value, sharding = p.get_value(), s.get_value()
+        shard = math.prod(sharding.shard_shape(value.shape)) * value.dtype.itemsize
+        lines.append(f"{'.'.join(map(str, path))}  {value.shape} {value.dtype}  {sharding.spec}  {shard:,} B/device")
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""The jitted training and evaluation steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from c2s_jax.ops import token_logprobs
+from c2s_jax.parallel import activation_rules
+from c2s_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+
+
+def loss_sums(graphdef: nnx.GraphDef, params: nnx.State, batch: Batch, n_tasks: int, key: jax.Array | None) -> Any:
+    """Weighted sum of negative log-probabilities, and (loss, weight) sums a task, shape [2, n_tasks]."""
+    model = nnx.merge(graphdef, params)
+    hidden = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], dropout_key=key)
+    table = model.embedding[...].astype(hidden.dtype)
+    logprob, _ = token_logprobs(hidden, table, batch["targets"], softcap=model.config.final_softcap)
+    weights = batch["loss_weights"]
+    by_task = jax.nn.one_hot(batch["task_ids"], n_tasks, dtype=jnp.float32)
+    sums = jnp.einsum("XBT,BTN->XN", jnp.stack([-logprob * weights, weights]), by_task)
+    return sums[0].sum(), sums
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    shardings: TrainState,
+    *,
+    n_tasks: int,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+    dropout_seed: int | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Build ``(state, batch) -> (state, metrics)``: the state is donated, metrics stay on device.
+
+    With ``accumulate`` > 1 the batch is cut into that many micro-batches; loss sums and weights are added over all
+    of them and divided once, so that the gradient is that of the whole batch whatever the cut. Dropout is on when
+    ``dropout_seed`` is given, keyed by it and the step.
+    """
+
+    def grads_of(params: nnx.State, batch: Batch, key: jax.Array | None) -> Any:
+        (_, sums), grads = jax.value_and_grad(lambda p: loss_sums(graphdef, p, batch, n_tasks, key), has_aux=True)(
+            params
+        )
+        return sums, grads
+
+    def accumulated(params: nnx.State, batch: Batch, key: jax.Array | None) -> Any:
+        if accumulate == 1:
+            return grads_of(params, batch, key)
+        # Strided, so that each micro-batch has rows of every device.
+        micro = {k: jnp.swapaxes(v.reshape(-1, accumulate, *v.shape[1:]), 0, 1) for k, v in batch.items()}
+
+        def add(carry: Any, xs: Any) -> Any:
+            index, part = xs
+            part_key = None if key is None else jax.random.fold_in(key, index)
+            return jax.tree.map(jnp.add, carry, grads_of(params, part, part_key)), None
+
+        zeros = (jnp.zeros((2, n_tasks)), jax.tree.map(jnp.zeros_like, params))
+        return jax.lax.scan(add, zeros, (jnp.arange(accumulate), micro))[0]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(dropout_seed), state.step) if dropout_seed is not None else None
+        sums, grads = accumulated(state.params, batch, key)
+        total = jnp.maximum(sums[1].sum(), 1.0)
+        grads = jax.tree.map(lambda g: g / total, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)
+        metrics = {
+            "loss": sums[0].sum() / total,
+            "loss_by_task": sums[0] / sums[1],  # NaN for a task that this batch has no token of
+            "gradient_norm": optax.global_norm(grads),
+        }
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        with jax.set_mesh(mesh), activation_rules():
+            return jitted(state, batch)
+
+    return run
+
+
+def make_eval_step(graphdef: nnx.GraphDef, mesh: Mesh, *, n_tasks: int) -> Callable[[nnx.State, Batch], jax.Array]:
+    """Build ``(params, batch) -> [2, n_tasks]``: sums of loss and of weights a task."""
+    jitted = jax.jit(lambda params, batch: loss_sums(graphdef, params, batch, n_tasks, None)[1])
+
+    def run(params: nnx.State, batch: Batch) -> jax.Array:
+        with jax.set_mesh(mesh), activation_rules():
+            return jitted(params, batch)
+
+    return run

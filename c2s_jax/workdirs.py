@@ -1,0 +1,103 @@
+"""What a run keeps in its folder besides checkpoints: its configuration, data made for it, times."""
+
+import importlib.metadata
+import json
+import os
+from typing import Any
+
+import jax
+
+from c2s_jax import config as configs
+
+# Keys that may change between runs in one workdir: they do not touch what is learned.
+FREE = (
+    "workdir",
+    "notes",
+    "log_every",
+    "validate_every",
+    "validation_rows",
+    "checkpoint.",
+    "evaluation.",
+    "data.threads",
+)
+
+
+def resolve(flag: str | None, config: Any) -> str:
+    """The run's folder: ``--workdir``, else the configuration's, else ``runs/<name>``."""
+    return flag or config.workdir or os.path.join("runs", config.name)
+
+
+def claim(workdir: str, config: dict[str, Any]) -> None:
+    """Make ``workdir`` this run's, or check that it is already.
+
+    Raises
+    ------
+    ValueError
+        When another configuration was trained there; lists the keys that differ.
+    """
+    path = os.path.join(workdir, "config.json")
+    if os.path.exists(path):
+        with open(path) as f:
+            changed = [d for d in configs.differences(json.load(f), config) if not d.startswith(FREE)]
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run with another configuration ({path}):\n  "
+                + "\n  ".join(changed)
+                + "\nGive this one its own --workdir, or restore the old values to go on with that run."
+            )
+    os.makedirs(workdir, exist_ok=True)
+    write_json(path, config)
+
+
+def data_paths(config: Any, workdir: str) -> tuple[str, str]:
+    """Corpus folder and tokenizer file; a bundled data set is built in ``workdir`` on first use."""
+    if config.data.bundled:
+        from data_pipeline import bundled
+
+        return bundled.prepare(config.data.bundled, workdir)
+    for key in ("corpus", "tokenizer"):
+        if not config.data[key]:
+            raise ValueError(f"data.{key} is empty: give its path (see docs/data.md), or set data.bundled")
+    return config.data.corpus, config.data.tokenizer
+
+
+def check_tokenizer(meta: dict[str, Any], tokenizer: Any) -> None:
+    """Refuse to go on with a tokenizer other than the checkpoint's."""
+    if meta["tokenizer"] != tokenizer.fingerprint:
+        raise ValueError(
+            f"the checkpoint was trained with tokenizer {meta['tokenizer'][:12]}…, this one is "
+            f"{tokenizer.fingerprint[:12]}…; restore the old data.tokenizer or use another --workdir"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "scanpy", "c2s_jax")
+    found = {n: importlib.metadata.version(n) for n in names}
+    return {**found, "device": jax.devices()[0].device_kind}
+
+
+def add_seconds(workdir: str, stage: str, seconds: float) -> dict[str, float]:
+    """Add to the time spent on a stage, over all runs in ``workdir``; returns all stages."""
+    path = os.path.join(workdir, "seconds.json")
+    spent: dict[str, float] = {}
+    if os.path.exists(path):
+        with open(path) as f:
+            spent = json.load(f)
+    spent[stage] = round(spent.get(stage, 0.0) + seconds, 1)
+    write_json(path, spent)
+    return spent
+
+
+def say(text: str) -> None:
+    """Print one line of progress, from process 0."""
+    if not jax.process_index():
+        print(text, flush=True)
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write whole or not at all."""
+    with open(path + ".tmp", "w") as f:
+        json.dump(content, f, indent=2)
+        f.write("\n")
+    os.replace(path + ".tmp", path)

@@ -1,0 +1,1 @@
+"""Offline work: AnnData files → corpus on disk, corpus → tokenizer."""

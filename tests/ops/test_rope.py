@@ -1,0 +1,50 @@
+"""Rotary positions against multiplication of complex numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from c2s_jax.ops import rotate
+
+B, T, N, E = 2, 9, 3, 8
+
+
+def test_equals_complex_multiplication() -> None:
+    """Pair (i, i + E/2) is a complex number that turns by position · theta^(-2i/E)."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(B, T, N, E)).astype(np.float32)
+    positions = rng.integers(0, 500, (B, T), np.int32)
+    found = np.asarray(jax.jit(lambda x, p: rotate(x, p, theta=100.0))(x, positions))
+    z = x[..., : E // 2].astype(np.float64) + 1j * x[..., E // 2 :]
+    turn = np.exp(1j * positions[..., None] * 100.0 ** (-2.0 * np.arange(E // 2) / E))
+    wanted = z * turn[:, :, None]
+    np.testing.assert_allclose(found, np.concatenate([wanted.real, wanted.imag], axis=-1), rtol=0, atol=2e-4)
+
+
+def test_products_depend_on_distance_alone() -> None:
+    q, k = np.random.default_rng(1).normal(size=(2, 1, 1, 1, E)).astype(np.float32)
+
+    def product(a: int, b: int) -> float:
+        at = (rotate(jnp.asarray(x), jnp.full((1, 1), p), theta=1e4) for x, p in ((q, a), (k, b)))
+        return float(jnp.vdot(*at))
+
+    assert abs(product(7, 3) - product(104, 100)) < 1e-4
+    assert abs(product(7, 3) - product(7, 4)) > 1e-2
+
+
+def test_half_precision_keeps_its_dtype_and_far_positions() -> None:
+    """Angles are float32 whatever the dtype: position 8191 would not exist in bfloat16."""
+    x = jnp.ones((1, 2, 1, E), jnp.bfloat16)
+    positions = jnp.array([[8190, 8191]])
+    found = rotate(x, positions, theta=1e4)
+    assert found.dtype == jnp.bfloat16
+    wanted = rotate(x.astype(jnp.float32), positions, theta=1e4)
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=0, atol=0.02)
+    assert np.abs(wanted[0, 0] - wanted[0, 1]).max() > 0.1
+
+
+def test_constrain_outside_of_rules_is_the_identity() -> None:
+    from c2s_jax.ops import constrain
+
+    x = jnp.ones((2, 3))
+    assert constrain(x, "batch", None) is x

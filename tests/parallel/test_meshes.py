@@ -1,0 +1,167 @@
+"""One step on eight virtual devices, however they are laid out, is the step of one device."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from numpy.typing import NDArray
+
+from c2s_jax.models import Gemma2
+from c2s_jax.parallel import batch_sharding, describe, make_mesh, parameter_shardings
+from c2s_jax.training import create_state, make_eval_step, make_optimizer, make_train_step
+from tests.toy import MODEL, N_TASKS, make_batch, named, run_config
+
+MESHES = [
+    {"fsdp": 8},
+    {"replica": 2, "fsdp": 2, "tensor": 2},
+    {"fsdp": 4, "tensor": 2},
+    {"replica": 8},
+]
+
+
+@dataclasses.dataclass
+class Result:
+    """What two steps on a mesh gave: parameters before and after each, metrics, evaluation sums."""
+
+    params: list[dict[str, NDArray]]
+    metrics: list[dict[str, NDArray]]
+    sums: NDArray
+
+
+def two_steps(
+    shape: dict[str, int], optimizer: optax.GradientTransformation, *, devices: int = 8, accumulate: int = 1
+) -> Result:
+    mesh = make_mesh(shape, jax.devices()[:devices])
+    graphdef, state, shardings = create_state(MODEL, optimizer, mesh, 0)
+    step = make_train_step(graphdef, optimizer, mesh, shardings, n_tasks=N_TASKS, accumulate=accumulate)
+    params, metrics = [dict(named(state.params))], []
+    for seed in range(2):
+        batch = jax.device_put(make_batch(rows=16, seed=seed), batch_sharding(mesh))
+        state, m = step(state, batch)
+        params.append(dict(named(state.params)))
+        metrics.append({k: np.asarray(v) for k, v in m.items()})
+    for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings)):
+        assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+    sums = make_eval_step(graphdef, mesh, n_tasks=N_TASKS)(state.params, batch)
+    return Result(params, metrics, np.asarray(sums))
+
+
+@pytest.fixture(scope="module")
+def alone() -> Result:
+    return two_steps({"fsdp": 1}, optax.sgd(0.5), devices=1)
+
+
+def assert_same(found: Result, wanted: Result) -> None:
+    for name, value in wanted.params[0].items():
+        np.testing.assert_array_equal(found.params[0][name], value, err_msg=name)  # born equal, to the bit
+    for a, b in zip(found.metrics, wanted.metrics):
+        for name, value in b.items():
+            np.testing.assert_allclose(a[name], value, rtol=2e-5, err_msg=name)
+    for i in (0, 1):  # plain gradient descent: a change of the parameters is a gradient
+        for name in wanted.params[0]:
+            change = wanted.params[i + 1][name] - wanted.params[i][name]
+            assert np.abs(change).max() > 1e-4, name
+            np.testing.assert_allclose(
+                found.params[i + 1][name] - found.params[i][name],
+                change,
+                rtol=0,
+                atol=1e-4 * np.abs(change).max() + 2e-7,
+                err_msg=name,
+            )
+    np.testing.assert_allclose(found.sums, wanted.sums, rtol=2e-5)
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_same_loss_and_gradients_on_any_mesh(shape: dict[str, int], alone: Result) -> None:
+    assert_same(two_steps(shape, optax.sgd(0.5)), alone)
+
+
+def test_same_with_accumulation_on_a_mesh(alone: Result) -> None:
+    assert_same(two_steps({"fsdp": 4, "tensor": 2}, optax.sgd(0.5), accumulate=2), alone)
+
+
+def test_same_with_the_real_optimizer() -> None:
+    """Clipping and decay too; Adam's division by small moments allows only a wider tolerance."""
+    optimizer = make_optimizer(run_config(warmup_steps=1, clip_norm=0.1))
+    alone = two_steps({"fsdp": 1}, optimizer, devices=1)
+    found = two_steps({"replica": 2, "fsdp": 2, "tensor": 2}, optimizer)
+    for a, b in zip(found.metrics, alone.metrics):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=2e-5)
+        np.testing.assert_allclose(a["gradient_norm"], b["gradient_norm"], rtol=2e-4)
+    for name, value in alone.params[2].items():
+        change = value - alone.params[0][name]
+        difference = np.abs(found.params[2][name] - value)
+        assert difference.mean() < 1e-3 * np.abs(change).mean(), name
+
+
+def abstract_params(**changes: Any) -> nnx.State:
+    config = dataclasses.replace(MODEL, **changes)
+    return nnx.state(nnx.eval_shape(lambda: Gemma2(config, rngs=nnx.Rngs(0))), nnx.Param)
+
+
+def test_parameters_lie_where_the_rules_say() -> None:
+    mesh = make_mesh({"fsdp": 4, "tensor": 2})
+    _, state, _ = create_state(MODEL, optax.adam(1e-3), mesh, 0)
+    shards = {
+        name: leaf.sharding.shard_shape(leaf.shape)
+        for name, leaf in ((".".join(map(str, path)), v.get_value()) for path, v in nnx.to_flat_state(state.params))
+    }
+    # [vocab / tensor, embed / fsdp], [pairs, embed / fsdp, heads / tensor, head_dim], and so on.
+    assert shards["embedding"] == (32, 4)
+    assert shards["pairs.local_layer.attention.q"] == (2, 4, 2, 8)
+    assert shards["pairs.global_layer.attention.k"] == (2, 4, 1, 8)
+    assert shards["pairs.local_layer.attention.o"] == (2, 2, 8, 4)
+    assert shards["pairs.local_layer.ffw.gate"] == (2, 4, 16)
+    assert shards["pairs.local_layer.ffw.down"] == (2, 16, 4)
+    assert shards["final_norm.scale"] == (16,)
+    moments = optax.tree_utils.tree_get(state.opt_state, "mu")
+    for p, m in zip(jax.tree.leaves(state.params), jax.tree.leaves(moments)):
+        assert p.sharding == m.sharding
+
+
+def test_describe_names_every_parameter() -> None:
+    mesh = make_mesh({"fsdp": 4, "tensor": 2})
+    params = abstract_params()
+    lines = describe(params, parameter_shardings(params, mesh)).splitlines()
+    assert len(lines) == len(jax.tree.leaves(params))
+    (line,) = (x for x in lines if x.startswith("embedding "))
+    assert "(64, 16) float32" in line
+    assert "tensor" in line
+    assert line.endswith("512 B/device")  # 32 × 4 float32
+
+
+def test_dimension_that_the_mesh_does_not_divide() -> None:
+    params = abstract_params(num_kv_heads=1)
+    with pytest.raises(ValueError, match=r"pairs\..*\.attention\.k .*dimension 1 is not divisible .* tensor=2"):
+        parameter_shardings(params, make_mesh({"fsdp": 4, "tensor": 2}))
+
+
+def test_unknown_logical_axis() -> None:
+    params = nnx.State({"w": nnx.Param(np.zeros((4, 4)), axes=("embed", "colour"))})
+    with pytest.raises(ValueError, match=r"parameter w: no rule for logical axes \['colour'\]"):
+        parameter_shardings(params, make_mesh({"fsdp": 8}))
+
+
+def test_mesh_fills_the_open_axis() -> None:
+    assert dict(make_mesh({"fsdp": -1, "tensor": 2}).shape) == {"replica": 1, "fsdp": 4, "tensor": 2}
+    assert dict(make_mesh({"fsdp": -1}, jax.devices()[:1]).shape) == {"replica": 1, "fsdp": 1, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"fsdp": 3}, "needs 3 devices, 8 are here"),
+        ({"fsdp": -1, "tensor": 3}, "needs 6 devices, 8 are here"),
+        ({"fsdp": -1, "tensor": -1}, "at most one of them -1"),
+        ({"fsdp": 0}, "sizes must be positive"),
+        ({"fsdp": -2}, "sizes must be positive"),
+        ({"fsdp": 4, "tensors": 2}, r"unknown axes \['tensors'\]; the axes are replica, fsdp, tensor"),
+    ],
+)
+def test_bad_meshes(shape: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_mesh(shape)

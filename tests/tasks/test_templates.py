@@ -1,0 +1,161 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from c2s_jax.tasks import TASKS, GeneSlot, Template, load_templates, render
+from c2s_jax.tasks.templates import FIELDS, fixed_texts
+
+VALUES = {name: f"<{name}>" for name in FIELDS}
+SHIPPED = [(task, number) for task in TASKS for number in range(len(load_templates(task)))]
+
+
+def written_out(segments, sentence: str = "CD3D NKG7") -> str:
+    """The text that segments stand for."""
+    text = ""
+    for s in segments:
+        if isinstance(s, GeneSlot):
+            text += " " * (s.leading == "space") + sentence + "." * (s.trailing == "period")
+        else:
+            text += s
+    return text
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Function that writes a template file for annotation and returns its folder."""
+
+    def write(content) -> str:
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / "cell_type_annotation.json").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize(("task", "number"), SHIPPED)
+def test_shipped_template_renders_to_its_text(task, number):
+    template = load_templates(task)[number]
+    prompt, response = render(template, VALUES)
+    full = f"{template.model_input} {template.response}".format(**{**VALUES, "cell_sentence": "CD3D NKG7"})
+    assert written_out(prompt) + written_out(response) == full
+    assert written_out(response).startswith(" ")
+    assert template.response.endswith(".")
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_shipped_templates_fit_their_task(task):
+    templates = load_templates(task)
+    assert len({t.model_input for t in templates}) == len(templates) >= 6
+    for template in templates:
+        assert template.fields <= FIELDS
+        # Only what every cell of the task has, or the pipeline always writes, may be asked for.
+        assert template.fields <= {*TASKS[task].fields, "organism", "cell_sentence", "num_genes"}
+        genes_in_answer = "{cell_sentence}" in template.response
+        assert genes_in_answer == (TASKS[task].response == "genes")
+        assert ("{cell_sentence}" in template.model_input) != genes_in_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{cell_sentence}", ("", GeneSlot("bare", "plain"))),
+        ("Genes: {cell_sentence}", ("Genes:", GeneSlot("space", "plain"))),
+        ("Genes: {cell_sentence}.", ("Genes:", GeneSlot("space", "period"))),
+        ("Genes:\n{cell_sentence}.\nType:", ("Genes:\n", GeneSlot("bare", "period"), "\nType:")),
+        ("Genes: {cell_sentence} Type:", ("Genes:", GeneSlot("space", "plain"), " Type:")),
+        ("A {organism}: {cell_sentence}. It", ("A <organism>:", GeneSlot("space", "period"), " It")),
+    ],
+)
+def test_slot_knows_its_neighbours(text, expected):
+    prompt, _ = render(Template("cell_type_annotation", text, "{cell_type}."), VALUES)
+    assert prompt == expected
+    assert written_out(prompt) == text.format(**{**VALUES, "cell_sentence": "CD3D NKG7"})
+
+
+def test_missing_value_names_the_field():
+    template = Template("cell_type_annotation", "Genes: {cell_sentence}", "{cell_type}.")
+    with pytest.raises(ValueError, match=r"field \{cell_type\} has no value"):
+        render(template, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "expected .*model_input"),
+        ("[1, 2]", "expected .*model_input"),
+        ({"model_input": ["a"]}, "expected .*model_input.*'response'"),
+        ({"model_input": "ab", "response": ["x."]}, "not lists of strings"),
+        ({"model_input": ["a", 3], "response": ["x."]}, "not lists of strings"),
+        ({"model_input": [], "response": ["x."]}, "1 responses for 0 inputs"),
+        ({"model_input": ["a", "b", "c"], "response": ["x.", "y."]}, "2 responses for 3 inputs"),
+        ({"model_input": ["a", "b {celltype}"], "response": ["x."]}, r"entry 1: unknown fields \['celltype'\]"),
+        ({"model_input": ["a"], "response": ["{cell_type."]}, "entry 0: "),
+        ({"model_input": ["a {}"], "response": ["x."]}, "entry 0: unknown fields"),
+        ({"model_input": ["a:{cell_sentence}"], "response": ["x."]}, "entry 0: .*follow a space"),
+        ({"model_input": ["a  {cell_sentence}"], "response": ["x."]}, "entry 0: .*more than one space"),
+        ({"model_input": ["a {cell_sentence}, b"], "response": ["x."]}, "entry 0: .*followed by ','"),
+        ({"model_input": ["a {cell_sentence}{cell_type}"], "response": ["x."]}, r"followed by '\{cell_type\}'"),
+        ({"model_input": ["a {cell_sentence}.{cell_type}"], "response": ["x."]}, r"followed by '\{cell_type\}'"),
+        ({"model_input": ["a "], "response": ["x."]}, "entry 0: model_input ends with a space"),
+    ],
+)
+def test_bad_file_is_named(source, content, message):
+    folder = source(content)
+    with pytest.raises(ValueError, match=f"(?s)cell_type_annotation.json.*{message}"):
+        load_templates("cell_type_annotation", folder)
+
+
+def test_folder_as_source(source):
+    folder = source({"model_input": ["q {cell_sentence}.", "r {cell_sentence}."], "response": ["{cell_type}."]})
+    templates = load_templates("cell_type_annotation", folder)
+    assert [t.model_input for t in templates] == ["q {cell_sentence}.", "r {cell_sentence}."]
+    assert {t.response for t in templates} == {"{cell_type}."}
+    with pytest.raises(ValueError, match=r"no templates.*cell_sentence_modelling\.json does not exist"):
+        load_templates("cell_sentence_modelling", folder)
+
+
+def test_one_response_for_each_input(source):
+    folder = source({"model_input": ["a", "b"], "response": ["x.", "y."]})
+    assert [(t.model_input, t.response) for t in load_templates("cell_type_annotation", folder)] == [
+        ("a", "x."),
+        ("b", "y."),
+    ]
+
+
+def test_unknown_task():
+    with pytest.raises(ValueError, match=r"unknown task 'annotation'; known: .*cell_type_annotation"):
+        load_templates("annotation")
+
+
+class TestCell2Sentence:
+    @pytest.fixture
+    def installed(self, tmp_path, monkeypatch) -> Path:
+        """A package of that name, with one file of templates."""
+        prompts = tmp_path / "cell2sentence" / "prompts"
+        prompts.mkdir(parents=True)
+        (tmp_path / "cell2sentence" / "__init__.py").write_text("raise ImportError('must not be imported')")
+        content = {"model_input": ["{num_genes} genes: {cell_sentence}.\nType:"], "response": ["{cell_type}."]}
+        (prompts / "single_cell_cell_type_prediction_prompts.json").write_text(json.dumps(content))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return prompts
+
+    def test_absent(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ValueError, match="pip install cell2sentence"):
+            load_templates("cell_type_annotation", "cell2sentence")
+
+    def test_files_are_read_without_importing_it(self, installed):
+        (template,) = load_templates("cell_type_annotation", "cell2sentence")
+        assert template.model_input.startswith("{num_genes}")
+        assert "cell2sentence" not in sys.modules
+
+    def test_task_it_lacks(self, installed):
+        with pytest.raises(ValueError, match="no templates for task 'cell_sentence_modelling'; it has cell_type_ann"):
+            load_templates("cell_sentence_modelling", "cell2sentence")
+
+
+def test_fixed_texts_have_no_placeholders():
+    texts = fixed_texts([Template("cell_type_annotation", "A {organism} cell: {cell_sentence}.", "{cell_type}.")])
+    assert [t.split() for t in texts] == [["A", "cell:", ".", "."]]

@@ -1,0 +1,190 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags, logging
+from ml_collections import config_flags
+
+from c2s_jax import config as configs
+from c2s_jax import workdirs
+from c2s_jax.data import MixtureTask
+
+ROOT = Path(__file__).parents[1]
+DEMO = f"--config={ROOT / 'configs' / 'demo.py'}"
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Function that parses a command line as the entry points do and returns the config."""
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+    flags.DEFINE_integer("verbosity", -1, "As absl.logging has it.", flag_values=values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+
+    def run(*arguments: str):
+        configs.parse_flags(["train", *arguments])
+        return holder.value
+
+    verbosity = logging.get_verbosity()
+    yield run
+    logging.set_verbosity(verbosity)
+
+
+def test_values_from_the_command_line(parse):
+    config = parse(DEMO, "--config.seed=7", "--config.optimizer.learning_rate=0.5")
+    assert (config.seed, config.optimizer.learning_rate) == (7, 0.5)
+    assert config.optimizer.warmup_steps == parse(DEMO).optimizer.warmup_steps
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "nearest"),
+    [
+        ("--config.sead=1", "sead", "seed"),
+        ("--config.optimizer.learning_rat=1", "optimizer.learning_rat", "optimizer.learning_rate"),
+        ("--config.learning_rate=1", "learning_rate", "optimizer.learning_rate"),
+        ("--config.model.layers=2", "model.layers", "model.num_layers"),
+        ("--config.evaluation.knns=2", "evaluation.knns", "evaluation.knn"),
+    ],
+)
+def test_unknown_key_and_its_neighbours(parse, argument, key, nearest):
+    with pytest.raises(SystemExit) as stop:
+        parse(DEMO, "--config.seed=1", argument)
+    message = str(stop.value)  # sys.exit with text: printed to stderr, exit code 1
+    assert message.startswith(f"FATAL --config.{key}: no such key; nearest: ")
+    assert nearest in message.split("nearest: ")[1].split(", ")
+
+
+def test_missing_config_file(parse):
+    with pytest.raises(SystemExit, match=r"FATAL --config: .*nowhere/demo\.py"):
+        parse("--config=nowhere/demo.py")
+
+
+@pytest.mark.parametrize("argument", ["--config.steps=many", "--config.optimizer.learning_rate=fast"])
+def test_wrong_type_names_the_key(parse, argument, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(DEMO, argument)
+    assert stop.value.code == 1
+    assert f"flag {argument}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--config.optimizer.lerning_rate=1", "FATAL --config.optimizer.lerning_rate: no such key"),
+        ("--config.steps=many", "config.steps"),
+    ],
+)
+def test_command_stops_at_once(tmp_path, argument, said):
+    workdir = tmp_path / "run"
+    result = subprocess.run(
+        [sys.executable, "-m", "c2s_jax.train", DEMO, argument, f"--workdir={workdir}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    assert result.returncode != 0
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not workdir.exists()
+
+
+def test_every_config_file_starts_from_base():
+    """No file of ``configs/`` has a key that ``base()`` lacks, but for the settings of its tasks."""
+    base = set(configs._keys(configs.base()))
+    files = sorted((ROOT / "configs").glob("*.py"))
+    assert len(files) >= 4
+    for path in files:
+        namespace: dict = {}
+        exec(compile(path.read_text(), path, "exec"), namespace)
+        config = namespace["get_config"]()
+        extra = {k for k in configs._keys(config) if not k.startswith("data.mixture.")} - base
+        assert not extra, path
+
+
+class TestMixture:
+    def test_round_trip(self):
+        config = configs.base()
+        config.data.tasks = ("cell_type_annotation", "cell_sentence_modelling")
+        config.data.mixture.cell_type_annotation = configs.mixture_task("cell_type_annotation", weight=2.0, min_genes=5, max_genes=9)
+        config.data.mixture.cell_sentence_modelling = configs.mixture_task("cell_sentence_modelling")
+        assert configs.mixture(config) == [
+            MixtureTask("cell_type_annotation", weight=2.0, min_genes=5, max_genes=9),
+            MixtureTask("cell_sentence_modelling"),
+        ]
+
+    def test_no_tasks(self):
+        with pytest.raises(ValueError, match=r"data\.tasks is empty"):
+            configs.mixture(configs.base())
+
+    def test_task_without_settings(self):
+        config = configs.base()
+        config.data.tasks = ("cell_type_annotation",)
+        with pytest.raises(ValueError, match=r"names 'cell_type_annotation', but data\.mixture has no settings"):
+            configs.mixture(config)
+
+
+def test_differences():
+    old = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "gone": 0}
+    new = {"a": 1, "b": {"c": 5, "d": {"e": 4}}, "new": 0}
+    assert configs.differences(old, old) == []
+    assert configs.differences(old, new) == ["b.c: 2 -> 5", "b.d.e: 3 -> 4", "gone: 0 -> None", "new: None -> 0"]
+
+
+class TestClaim:
+    @pytest.fixture
+    def workdir(self, tmp_path) -> str:
+        workdirs.claim(str(tmp_path / "run"), configs.plain(configs.base()))
+        # Something was trained there.
+        (tmp_path / "run" / "checkpoints" / "100").mkdir(parents=True)
+        return str(tmp_path / "run")
+
+    def claim(self, workdir, **changes):
+        config = configs.base()
+        config.update_from_flattened_dict(changes)
+        workdirs.claim(workdir, configs.plain(config))
+
+    def test_same_configuration(self, workdir):
+        self.claim(workdir)
+
+    def test_another_configuration_is_refused_with_its_keys(self, workdir):
+        with pytest.raises(ValueError, match="another configuration") as error:
+            self.claim(workdir, **{"optimizer.learning_rate": 0.5, "seed": 4, "evaluation.knn": 3})
+        message = str(error.value)
+        assert "optimizer.learning_rate: 0.0001 -> 0.5" in message
+        assert "seed: 0 -> 4" in message
+        assert "knn" not in message
+        assert workdir in message
+        self.claim(workdir)  # refused, so nothing was overwritten
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"evaluation.knn": 3}, {"evaluation.split": "validation"}, {"log_every": 1}, {"checkpoint.every": 7}, {"data.threads": 1}],
+    )
+    def test_free_keys(self, workdir, change):
+        self.claim(workdir, **change)
+        self.claim(workdir)
+
+    @pytest.mark.parametrize("change", [{"steps": 5}, {"data.seq_len": 64}, {"data.corpus": "x"}, {"name": "other"}])
+    def test_keys_that_are_not_free(self, workdir, change):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            self.claim(workdir, **change)
+
+
+@pytest.mark.parametrize("key", ["corpus", "tokenizer"])
+def test_no_data_given(tmp_path, key):
+    config = configs.base()
+    config.data.corpus = config.data.tokenizer = "x"
+    config.data[key] = ""
+    with pytest.raises(ValueError, match=f"data.{key} is empty"):
+        workdirs.data_paths(config, str(tmp_path))
+
+
+def test_unknown_bundled_data(tmp_path):
+    config = configs.base()
+    config.data.bundled = "pbmc3k"
+    with pytest.raises(ValueError, match="data.bundled='pbmc3k' is unknown; there is pbmc68k_reduced"):
+        workdirs.data_paths(config, str(tmp_path))

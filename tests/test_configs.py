@@ -1,0 +1,47 @@
+"""The configurations of the released sizes build, with exactly the released numbers of parameters."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+
+from c2s_jax.config import mixture, model_config
+from c2s_jax.models import Gemma2, num_parameters
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+# Parameters; then layers, D, F, H, K, E, and what the number of parameters does not show: the query scale.
+RELEASED = {
+    "2b": (2_614_341_888, 26, 2304, 9216, 8, 4, 256, 256),
+    "9b": (9_241_705_984, 42, 3584, 14336, 16, 8, 256, 256),
+    "27b": (27_227_128_320, 46, 4608, 36864, 32, 16, 128, 144),
+}
+
+
+def load(name: str) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"config_{name}", CONFIGS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_sizes(name: str) -> None:
+    config = model_config(load(name))
+    model = nnx.eval_shape(lambda: Gemma2(config, rngs=nnx.Rngs(0)))
+    assert num_parameters(model) == RELEASED[name][0]
+    c = config
+    sizes = [c.num_layers, c.embed_dim, c.ffw_dim, c.num_heads, c.num_kv_heads, c.head_dim]
+    assert [*sizes, c.query_pre_attn_scalar] == [*RELEASED[name][1:]]
+    assert config.vocab_size == 256_000
+    assert (config.sliding_window, config.rope_theta, config.norm_eps) == (4096, 10_000.0, 1e-6)
+    assert (config.attn_softcap, config.final_softcap) == (50.0, 30.0)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
+def test_every_configuration_names_tasks_that_exist(path: Path) -> None:
+    assert mixture(load(path.stem))

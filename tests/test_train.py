@@ -1,0 +1,291 @@
+"""Training and evaluation end to end, on real cells with a model of two layers."""
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from c2s_jax import report, train, workdirs
+from c2s_jax.config import base, mixture_task
+from c2s_jax.data.corpus_format import CorpusError
+from c2s_jax.parallel import make_mesh
+from c2s_jax.training import Checkpoints
+
+STEPS = 6
+EVERY = 2
+SHORT = dict(min_genes=4, max_genes=20)
+
+
+@pytest.fixture(scope="session")
+def config(bundle) -> ConfigDict:
+    config = base()
+    config.name = "tiny"
+    config.update(steps=STEPS, batch_size=4, log_every=1, validate_every=3, validation_rows=4, ema_decay=0.9)
+    config.model.update(
+        vocab_size=0,
+        embed_dim=32,
+        ffw_dim=48,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=16,
+        query_pre_attn_scalar=16.0,
+        sliding_window=16,
+        attention_chunk=64,
+        dropout=0.1,
+    )
+    config.optimizer.update(learning_rate=1e-2, warmup_steps=2)
+    config.data.update(corpus=bundle.corpus, tokenizer=bundle.tokenizer, seq_len=64, rows_per_block=8)
+    config.data.tasks = ("cell_type_annotation", "cell_type_conditioned_generation")
+    config.data.mixture = ConfigDict({name: mixture_task(name, **SHORT) for name in config.data.tasks})
+    config.data.augmentation.update(shuffle_ties=True, gene_dropout=0.2)
+    config.checkpoint.every = EVERY
+    config.evaluation.update(at_end=True, max_genes=20, max_cells=30, batch_size=16, pca_components=8, knn=3)
+    return config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """The sizes here are not made for eight."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(train, "make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+    # Laying out a map takes longer than the rest together; its own test covers it.
+    fit_map = report.fit_map
+    patch.setattr(report, "fit_map", lambda real, generated, method: fit_map(real, generated, "pca"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory) -> Path:
+    """A whole run, evaluation included."""
+    workdir = tmp_path_factory.mktemp("train") / "finished"
+    train.train(config, str(workdir))
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
+def evaluated(monkeypatch) -> list[dict]:
+    """What evaluation was called with, instead of evaluating."""
+    calls: list[dict] = []
+    monkeypatch.setattr(train, "evaluate", lambda config, workdir, **kwargs: calls.append(kwargs))
+    return calls
+
+
+@pytest.fixture
+def steps_done(monkeypatch) -> list[int]:
+    """Numbers of the steps that were computed."""
+    done: list[int] = []
+    make = train.make_train_step
+
+    def make_counted(*args, **kwargs):
+        step = make(*args, **kwargs)
+
+        def run(state, batch):
+            done.append(int(state.step) + 1)
+            return step(state, batch)
+
+        return run
+
+    monkeypatch.setattr(train, "make_train_step", make_counted)
+    return done
+
+
+def changed(config: ConfigDict, **changes) -> ConfigDict:
+    """A copy with other values; dots in keys are written as ``__``."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return copy
+
+
+def lines(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def strict(text: str):
+    """JSON as the standard has it: no NaN, no Infinity."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class TestRun:
+    def test_metrics_of_the_steps(self, finished):
+        written = lines(finished)
+        assert [x["step"] for x in written if "train/loss" in x] == list(range(1, STEPS + 1))
+        assert [x["step"] for x in written if "validation/loss" in x] == [3, 6]
+        first, last = (x for x in written if x["step"] in (1, STEPS) and "train/loss" in x)
+        assert first["train/loss"] == pytest.approx(np.log(1199), rel=0.2)
+        assert last["train/loss"] < first["train/loss"]
+        assert {"train/loss/cell_type_annotation", "train/tokens_per_second", "train/learning_rate"} <= first.keys()
+        assert list((finished / "tensorboard").iterdir())
+
+    def test_checkpoints(self, finished):
+        steps = sorted(int(p.name) for p in (finished / "checkpoints").iterdir() if p.name.isdigit())
+        assert steps == [STEPS - EVERY, STEPS]
+        for item in ("params", "opt_state", "data", "meta"):
+            assert (finished / "checkpoints" / str(STEPS) / item).is_dir()
+        meta = Checkpoints(str(finished), every=1).meta()
+        assert meta["config"]["name"] == "tiny"
+        assert re.fullmatch("[0-9a-f]{64}", meta["tokenizer"])
+
+    def test_metrics_json(self, finished):
+        metrics = strict((finished / "metrics.json").read_text())
+        annotation, generation = metrics["annotation"], metrics["generation"]
+        assert 0 <= annotation["accuracy"] <= 1
+        assert 0 <= annotation["macro_f1"] <= 1
+        assert annotation["n"] == generation["n"] == 30
+        baselines = annotation["baselines"]
+        assert baselines["logistic_regression"]["accuracy"] > baselines["majority"]["accuracy"]
+        for key in ("valid", "unique", "overlap", "knn_accuracy"):
+            assert 0 <= generation[key] <= 1, key
+        assert generation["scfid"] > generation["references"]["real_vs_real"]["scfid"] > 0
+        assert "shuffled_labels" in generation["references"]
+        assert metrics["reconstruction"]["r2_all"] <= metrics["reconstruction"]["r2"] <= 1
+        assert {"training", "evaluation"} <= metrics["seconds"].keys()
+
+    def test_report_needs_nothing_else(self, finished):
+        html = (finished / "report.html").read_text()
+        loaded = re.findall(r"""(?:src|href|data|srcset|poster)\s*=\s*["']([^"']*)["']""", html)
+        loaded += re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", html)
+        assert any("data:image" in str(x) for x in loaded) or "<svg" in html
+        assert not [x for x in loaded if re.search(r"https?:|^//|\.(css|js|png)", str(x))]
+        assert "<script" not in html
+        assert "<link" not in html
+        for word in ("logistic regression", "real vs real", "shuffled labels", "optimizer.learning_rate"):
+            assert word in html
+
+    def test_again_says_finished(self, copy, config, steps_done, capsys):
+        before = (copy / "metrics.json").read_bytes()
+        train.train(config, str(copy))
+        assert re.search(r"Finished.*6", capsys.readouterr().out)
+        assert steps_done == []
+        assert (copy / "metrics.json").read_bytes() == before
+        assert lines(copy)[-1]["step"] == STEPS
+
+    def test_without_metrics_json_it_is_evaluated_again(self, copy, config, steps_done, evaluated):
+        (copy / "metrics.json").unlink()
+        train.train(config, str(copy))
+        assert len(evaluated) == 1
+        assert steps_done == []
+
+    def test_another_configuration(self, copy, config):
+        other = changed(config, optimizer__learning_rate=0.5)
+        with pytest.raises(ValueError, match=r"another configuration(?s:.*)optimizer\.learning_rate: 0\.01 -> 0\.5"):
+            train.train(other, str(copy))
+
+    def test_another_tokenizer(self, copy, config, tmp_path):
+        """The file was replaced under its old name: configurations agree, the checkpoint knows better."""
+        from data_pipeline.tokenizer import train_tokenizer
+
+        train_tokenizer(config.data.corpus, tmp_path / "tokenizer.model", vocab_size=1199, model_type="bpe", word_share=0.0)
+        other = changed(config, data__tokenizer=str(tmp_path / "tokenizer.model"))
+        settings = json.loads((copy / "config.json").read_text())
+        settings["data"]["tokenizer"] = other.data.tokenizer
+        workdirs.write_json(str(copy / "config.json"), settings)
+        with pytest.raises(ValueError, match="the checkpoint was trained with tokenizer"):
+            train.train(other, str(copy))
+
+
+def leaves(params) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(params)]
+
+
+def test_interrupted_run_goes_on_as_if_nothing_had_happened(config, finished, tmp_path, monkeypatch, evaluated, steps_done):
+    uninterrupted, interrupted = tmp_path / "a", tmp_path / "b"
+    train.train(config, str(uninterrupted))
+    assert steps_done == [1, 2, 3, 4, 5, 6]
+    steps_done.clear()
+
+    killed: list[Checkpoints] = []
+
+    class Killed(Exception):
+        pass
+
+    def log_then_die(metrics, names):
+        if steps_done[-1] == 3:
+            raise Killed
+        return train_log(metrics, names)
+
+    def remember(*args, **kwargs):
+        killed.append(Checkpoints(*args, **kwargs))
+        return killed[-1]
+
+    train_log = train.log_train
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "log_train", log_then_die)
+        patch.setattr(train, "Checkpoints", remember)
+        with pytest.raises(Killed):
+            train.train(config, str(interrupted))
+    killed[0].close()  # the checkpoint of step 2 is whole
+    assert steps_done == [1, 2, 3]
+    steps_done.clear()
+    with (interrupted / "metrics.jsonl").open("a") as file:  # lines past the checkpoint, the last one torn
+        file.write('{"step": 3, "train/loss": 99.0}\n{"step": 4, "tra')
+
+    train.train(config, str(interrupted))
+    assert steps_done == [3, 4, 5, 6]
+    one, other = (leaves(call["params"]) for call in evaluated)
+    assert len(one) == len(other) > 5
+    for a, b in zip(one, other):
+        np.testing.assert_array_equal(a, b)
+
+    def without_times(workdir):
+        return [{k: v for k, v in x.items() if k != "train/tokens_per_second"} for x in lines(workdir)]
+
+    assert without_times(interrupted) == without_times(uninterrupted) == without_times(finished)
+
+
+def test_truncated_shard(config, tmp_path):
+    corpus = Path(shutil.copytree(config.data.corpus, tmp_path / "corpus"))
+    shard = next(corpus.glob("*train.array_record*"))
+    with shard.open("r+b") as file:
+        file.truncate(1000)
+    other = changed(config, data__corpus=str(corpus))
+    with pytest.raises(CorpusError, match=rf"{shard.name} has 1000 bytes, \d+ were written.*build it anew"):
+        train.train(other, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "ppo"}, "objective='ppo' is not available"),
+        ({"optimizer.warmup_steps": 6}, r"optimizer\.warmup_steps=6 must be below steps=6"),
+        ({"data.seq_len": 8}, r"every example is longer than data\.seq_len=8"),
+        ({"data.tasks": ()}, r"data\.tasks is empty"),
+        ({"model.num_layers": 3}, r"model\.num_layers must be even"),
+        ({"data.bundled": "nothing"}, r"data\.bundled='nothing' is unknown"),
+    ],
+)
+def test_bad_settings_are_named(config, tmp_path, change, message):
+    other = changed(config, **{k.replace(".", "__"): v for k, v in change.items()})
+    with pytest.raises(ValueError, match=message):
+        train.train(other, str(tmp_path / "run"))
+
+
+def test_demo_builds_its_own_data(tmp_path, monkeypatch):
+    """``configs/demo.py`` names the bundled cells; corpus and tokenizer go into the workdir, once."""
+    from data_pipeline import bundled
+
+    path = Path(__file__).parents[1] / "configs" / "demo.py"
+    spec = importlib.util.spec_from_file_location("demo", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    calls = []
+    monkeypatch.setattr(bundled, "prepare", lambda name, folder: calls.append((name, folder)) or ("c", "t"))
+    assert workdirs.data_paths(config, str(tmp_path)) == ("c", "t")
+    assert calls == [("pbmc68k_reduced", str(tmp_path))]
