@@ -96,6 +96,21 @@ def mixture(config: ConfigDict) -> list[MixtureTask]:
     return out
 
 
+def check(config: ConfigDict, devices: int) -> None:
+    """Refuse values that only fail together, before anything is built."""
+    if config.objective != "lm":
+        raise ValueError(f'objective={config.objective!r} is not available; this version trains "lm"')
+    for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]} must be at least 1")
+    rows = config.accumulate * devices
+    if config.batch_size % rows:
+        raise ValueError(
+            f"batch_size={config.batch_size} must be a multiple of accumulate × devices that share the batch = "
+            f"{config.accumulate} × {devices}"
+        )
+
+
 def model_config(config: ConfigDict, **changes: Any) -> Gemma2Config:
     """The model that ``config.model`` describes."""
     return Gemma2Config(**{**config.model, **changes})

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax import workdirs
-from c2s_jax.config import mixture, model_config, parse_flags, plain
+from c2s_jax.config import check, mixture, model_config, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
 from c2s_jax.evaluate import evaluate
 from c2s_jax.models import num_parameters
@@ -41,13 +41,12 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default th
 
 def train(config: ConfigDict, workdir: str) -> None:
     """Train until ``config.steps`` and evaluate; goes on from the newest checkpoint in ``workdir``."""
-    if config.objective != "lm":
-        raise ValueError(f'objective={config.objective!r} is not available; this version trains "lm"')
     started = time.monotonic()
-    workdirs.claim(workdir, plain(config))
 
     # ---------------------------------------------------------------- devices
     mesh = make_mesh(config.mesh)
+    check(config, devices=mesh.shape["replica"] * mesh.shape["fsdp"])
+    workdirs.claim(workdir, plain(config))
     rows_on_mesh = batch_sharding(mesh)
     workdirs.say(f"Devices: {mesh.size} × {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags, logging
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from c2s_jax import config as configs
@@ -22,9 +22,11 @@ def parse(monkeypatch):
     holder = config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
     flags.DEFINE_integer("verbosity", -1, "As absl.logging has it.", flag_values=values)
     monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(app, "FLAGS", values)
 
     def run(*arguments: str):
-        configs.parse_flags(["train", *arguments])
+        monkeypatch.setattr(sys, "argv", ["train", *arguments])  # config_flags looks there, too
+        configs.parse_flags(sys.argv)
         return holder.value
 
     verbosity = logging.get_verbosity()
@@ -54,6 +56,11 @@ def test_unknown_key_and_its_neighbours(parse, argument, key, nearest):
     message = str(stop.value)  # sys.exit with text: printed to stderr, exit code 1
     assert message.startswith(f"FATAL --config.{key}: no such key; nearest: ")
     assert nearest in message.split("nearest: ")[1].split(", ")
+
+
+def test_unknown_key_after_a_config_given_as_two_words(parse):
+    with pytest.raises(SystemExit, match=r"FATAL --config\.sead: no such key; nearest: seed"):
+        parse(*DEMO.split("="), "--config.sead", "1")
 
 
 def test_missing_config_file(parse):
@@ -109,7 +116,9 @@ class TestMixture:
     def test_round_trip(self):
         config = configs.base()
         config.data.tasks = ("cell_type_annotation", "cell_sentence_modelling")
-        config.data.mixture.cell_type_annotation = configs.mixture_task("cell_type_annotation", weight=2.0, min_genes=5, max_genes=9)
+        config.data.mixture.cell_type_annotation = configs.mixture_task(
+            "cell_type_annotation", weight=2.0, min_genes=5, max_genes=9
+        )
         config.data.mixture.cell_sentence_modelling = configs.mixture_task("cell_sentence_modelling")
         assert configs.mixture(config) == [
             MixtureTask("cell_type_annotation", weight=2.0, min_genes=5, max_genes=9),
@@ -162,7 +171,13 @@ class TestClaim:
 
     @pytest.mark.parametrize(
         "change",
-        [{"evaluation.knn": 3}, {"evaluation.split": "validation"}, {"log_every": 1}, {"checkpoint.every": 7}, {"data.threads": 1}],
+        [
+            {"evaluation.knn": 3},
+            {"evaluation.split": "validation"},
+            {"log_every": 1},
+            {"checkpoint.every": 7},
+            {"data.threads": 1},
+        ],
     )
     def test_free_keys(self, workdir, change):
         self.claim(workdir, **change)

@@ -191,7 +191,9 @@ class TestRun:
         """The file was replaced under its old name: configurations agree, the checkpoint knows better."""
         from data_pipeline.tokenizer import train_tokenizer
 
-        train_tokenizer(config.data.corpus, tmp_path / "tokenizer.model", vocab_size=1199, model_type="bpe", word_share=0.0)
+        train_tokenizer(
+            config.data.corpus, tmp_path / "tokenizer.model", vocab_size=1199, model_type="bpe", word_share=0.0
+        )
         other = changed(config, data__tokenizer=str(tmp_path / "tokenizer.model"))
         settings = json.loads((copy / "config.json").read_text())
         settings["data"]["tokenizer"] = other.data.tokenizer
@@ -204,7 +206,9 @@ def leaves(params) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(params)]
 
 
-def test_interrupted_run_goes_on_as_if_nothing_had_happened(config, finished, tmp_path, monkeypatch, evaluated, steps_done):
+def test_interrupted_run_goes_on_as_if_nothing_had_happened(
+    config, finished, tmp_path, monkeypatch, evaluated, steps_done
+):
     uninterrupted, interrupted = tmp_path / "a", tmp_path / "b"
     train.train(config, str(uninterrupted))
     assert steps_done == [1, 2, 3, 4, 5, 6]

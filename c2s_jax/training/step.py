@@ -80,7 +80,7 @@ def make_train_step(
         metrics = {
             "loss": sums[0].sum() / total,
             "loss_by_task": sums[0] / sums[1],  # NaN for a task that this batch has no token of
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 

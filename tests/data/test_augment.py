@@ -39,7 +39,10 @@ def test_ties_only(block):
         assert [value[g] for g in new] == [value[g] for g in old]
         moved += int((new != old).sum())
     assert moved > 50
-    assert any((a != b).any() for a, b in zip(run(block, Augmentation(shuffle_ties=True), 1), run(block, Augmentation(shuffle_ties=True), 2)))
+    assert any(
+        (a != b).any()
+        for a, b in zip(run(block, Augmentation(shuffle_ties=True), 1), run(block, Augmentation(shuffle_ties=True), 2))
+    )
 
 
 def test_dropout_keeps_order_and_is_bounded(make_cells):

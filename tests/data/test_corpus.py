@@ -110,9 +110,7 @@ def test_truncated_shard(folder, lost):
     left = max(0, size - lost)
     with shard.open("r+b") as file:
         file.truncate(left)
-    with pytest.raises(
-        CorpusError, match=f"{shard.name} has {left} bytes, {size} were written.*build it anew"
-    ):
+    with pytest.raises(CorpusError, match=f"{shard.name} has {left} bytes, {size} were written.*build it anew"):
         Corpus(folder)
 
 

@@ -71,7 +71,9 @@ def test_a_block_is_a_function_of_seed_and_number(make_cells):
 
 
 def test_no_cell_has_the_field(make_cells):
-    with pytest.raises(ValueError, match="cell_type_annotation: no cell of the corpus has cell_type; map an obs column"):
+    with pytest.raises(
+        ValueError, match="cell_type_annotation: no cell of the corpus has cell_type; map an obs column"
+    ):
         Mixture([ANNOTATION], make_cells(10, unlabelled=1), seed=0)
 
 

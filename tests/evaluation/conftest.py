@@ -1,0 +1,72 @@
+"""Real cells, and a model of two layers whose sampler can be replaced by one that answers as told."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from c2s_jax.data import Corpus, Formatter
+from c2s_jax.evaluation import Context
+from c2s_jax.generation import Sampler, Samples
+from c2s_jax.models import Gemma2, Gemma2Config
+from c2s_jax.parallel import make_mesh
+from c2s_jax.text import GeneTokenTable, load_tokenizer
+
+
+class Told:
+    """Stands for the sampler: writes ``answers[i]`` to prompt i and keeps what it was asked."""
+
+    def __init__(self, tokenizer, answers: Sequence[str], logprobs: Sequence[float] | None = None):
+        self.tokenizer, self.answers = tokenizer, answers
+        self.logprobs = np.zeros(len(answers)) if logprobs is None else np.array(logprobs)
+        self.prompts: list[str] = []
+
+    def __call__(self, params, prompts, *, max_new_tokens: int, sampling, seed: int, progress: Callable) -> Samples:
+        t = self.tokenizer
+        assert len(prompts) == len(self.answers)
+        assert all(p[0] == t.bos_id for p in prompts)
+        self.prompts, self.sampling = [t.decode(p.tolist()) for p in prompts], sampling
+        tokens = np.full((len(prompts), max_new_tokens), t.pad_id, np.int32)
+        logprobs, lengths = np.zeros(tokens.shape, np.float32), np.zeros(len(prompts), np.int32)
+        for i, answer in enumerate(self.answers):
+            ids = [*t.encode(answer), t.eos_id]
+            assert len(ids) <= max_new_tokens, "the limit would cut this answer off"
+            tokens[i, : len(ids)], lengths[i] = ids, len(ids)
+            logprobs[i, 0] = self.logprobs[i]
+        return Samples(tokens, logprobs, lengths, np.ones(len(prompts), bool))
+
+
+@pytest.fixture(scope="session")
+def context(bundle) -> Context:
+    corpus, tokenizer = Corpus(bundle.corpus), load_tokenizer(bundle.tokenizer)
+    config = Gemma2Config(
+        vocab_size=tokenizer.vocab_size,
+        embed_dim=16,
+        ffw_dim=32,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8.0,
+        sliding_window=8,
+        attention_chunk=32,
+    )
+    graphdef, params = nnx.split(Gemma2(config, rngs=nnx.Rngs(0)), nnx.Param)
+    mesh = make_mesh({}, jax.devices()[:1])
+    sampler = Sampler(graphdef, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, batch_size=8, mesh=mesh)
+    formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
+    return Context(graphdef, params, mesh, corpus, formatter, sampler, max_genes=200)
+
+
+@pytest.fixture
+def telling(context) -> Callable[..., Context]:
+    """Function that gives a context whose model answers as told."""
+
+    def make(answers: Sequence[str], logprobs: Sequence[float] | None = None, **changes) -> Context:
+        told = Told(context.formatter.tokenizer, answers, logprobs)
+        return dataclasses.replace(context, sampler=told, **changes)
+
+    return make

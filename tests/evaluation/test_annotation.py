@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from c2s_jax.evaluation.annotation import UNPARSED, Annotations, _vote, annotate, annotation_metrics
+from c2s_jax.tasks import load_templates
+
+KNOWN = {"B cell", "T cell"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "weights", "winner"),
+    [
+        (["B cell"], [0.1], "B cell"),
+        (["B cell", "T cell"], [0.2, 0.3], "T cell"),
+        (["B cell", "T cell", "B cell"], [0.2, 0.3, 0.2], "B cell"),
+        (["nonsense", "T cell"], [0.9, 0.1], "T cell"),
+        (["b cell", "T cells", ""], [0.9, 0.9, 0.9], UNPARSED),
+        (["T cell"], [0.0], "T cell"),
+    ],
+)
+def test_vote(answers, weights, winner):
+    assert _vote(np.array(answers), np.array(weights), KNOWN) == winner
+
+
+def truth(context, n: int) -> list[str]:
+    return context.corpus.cells("test").fields("cell_type")[:n].tolist()
+
+
+def test_right_answers_score_one(context, telling):
+    labels = truth(context, 140)
+    asked = telling([f" {label}." for label in labels])
+    found = annotate(asked, "test")
+    assert found.true.tolist() == found.predicted.tolist() == labels
+    metrics = annotation_metrics(asked, "test", found)
+    assert (metrics["accuracy"], metrics["macro_f1"], metrics["unparsed"], metrics["n"]) == (1.0, 1.0, 0.0, 140)
+    assert asked.sampler.sampling.temperature == 0
+    counts = np.unique(context.corpus.cells("train").fields("cell_type"), return_counts=True)
+    majority = counts[0][counts[1].argmax()]
+    assert metrics["baselines"]["majority"]["accuracy"] == pytest.approx(np.mean(np.array(labels) == majority))
+    assert 0.75 < metrics["baselines"]["logistic_regression"]["accuracy"] < 0.92
+
+
+def test_prompts_hold_the_cell_but_not_its_label(context, telling):
+    asked = telling([" x."] * 3, max_genes=30)
+    annotate(asked, "test", max_cells=3)
+    template, cells, names = (
+        load_templates("cell_type_annotation")[0],
+        context.corpus.cells("test"),
+        context.corpus.genes.names,
+    )
+    for i, prompt in enumerate(asked.sampler.prompts):
+        sentence = " ".join(names[g] for g in cells[i].genes[:30])
+        assert prompt == template.model_input.format(organism="human", cell_sentence=sentence)
+
+
+def test_answers_that_name_no_label(context, telling):
+    labels = truth(context, 4)
+    assert labels[1] != labels[1].lower()
+    found = annotate(
+        telling([f" {labels[0]}.", f" {labels[1].lower()}.", "", f" {labels[3]}\n.."]), "test", max_cells=4
+    )
+    assert found.predicted.tolist() == [labels[0], UNPARSED, UNPARSED, labels[3]]
+    assert annotation_metrics(telling([]), "test", found)["unparsed"] == 0.5
+
+
+def test_several_prompts_vote_by_probability(context, telling):
+    label, other = truth(context, 1)[0], "CD34+"
+    answers, probabilities = [f" {other}.", f" {label}.", f" {label}."], np.array([0.5, 0.3, 0.3])
+    found = annotate(telling(answers, np.log(probabilities)), "test", prompts_per_cell=3, max_cells=1)
+    assert found.answers.tolist() == [[other, label, label]]
+    assert found.predicted.tolist() == [label]
+    found = annotate(telling(answers, np.log([0.7, 0.3, 0.3])), "test", prompts_per_cell=3, max_cells=1)
+    assert found.predicted.tolist() == [other]
+
+
+def test_metrics_by_hand(context):
+    labels = truth(context, 4)
+    found = Annotations(np.array(labels), np.array([*labels[:3], UNPARSED]), np.array([["?"]] * 4))
+    assert annotation_metrics(context, "test", found)["accuracy"] == 0.75

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from c2s_jax.cells import RankExpression
+from c2s_jax.evaluation import generate_cells, generation_metrics
+from c2s_jax.evaluation.context import dense_expression, sentences_of
+from c2s_jax.evaluation.generation import Generated, populations
+from c2s_jax.generation import Sampling
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def fit(context) -> RankExpression:
+    return RankExpression(**context.corpus.datasets[0]["rank_expression"])
+
+
+@pytest.fixture(scope="module")
+def real(context) -> list[list[str]]:
+    """The held-out cells' genes."""
+    lists = sentences_of(context.corpus.cells("test"), np.arange(N), context.max_genes).lists()
+    return [[context.corpus.genes.names[g] for g in genes] for genes in lists]
+
+
+def measure(context, fit, made: Generated) -> dict:
+    cells = populations(context, "test", made, fit, components=8, seed=0)
+    return generation_metrics(context, "test", made, cells, k=5)
+
+
+def generate(telling, answers: list[str]) -> Generated:
+    return generate_cells(telling(answers), "test", sampling=Sampling(), max_cells=len(answers))
+
+
+def test_real_sentences_are_perfect(context, telling, fit, real):
+    made = generate(telling, [f" {' '.join(genes)}." for genes in real])
+    assert [x.tolist() for x in made.sentences.lists()] == [context.corpus.genes.ids(g).tolist() for g in real]
+    found = measure(context, fit, made)
+    assert (found["valid"], found["unique"], found["overlap"], found["jaccard"]) == (1.0, 1.0, 1.0, 1.0)
+    assert found["genes"] == found["real_genes"]
+    references = found["references"]
+    for key in ("knn_accuracy", "scfid", "scfid_model"):
+        assert found[key] == pytest.approx(references["real_through_its_sentence"][key], rel=1e-4)
+    assert found["scfid_model"] == pytest.approx(0.0, abs=1e-4)  # same sentences, same embedding
+    assert references["shuffled_labels"]["knn_accuracy"] < found["knn_accuracy"]
+    assert references["shuffled_labels"]["scfid"] > found["scfid"]
+    assert references["real_vs_real"]["overlap"] < 1
+    assert references["real_vs_real"]["knn_accuracy"] > 0.7
+
+
+def test_counts_by_hand(context, telling, fit, real):
+    """Of each sentence: half the genes, one of them twice, and one word that is no gene."""
+    written, kept, words = [], 0, 0
+    for genes in real:
+        half = genes[: len(genes) // 2]
+        written.append(f" {' '.join([*half, half[0], 'NOGENE'])}.")
+        kept, words = kept + len(half), words + len(half) + 2
+    made = generate(telling, written)
+    assert all(r.n_unknown == r.n_duplicate == 1 for r in made.repairs)
+    found = measure(context, fit, made)
+    assert found["valid"] == pytest.approx((words - N) / words)
+    assert found["unique"] == pytest.approx(1 - N / (words - N))
+    assert found["overlap"] == pytest.approx(np.mean([(len(g) // 2) / len(g) for g in real]), rel=1e-5)
+
+
+def test_conditions_are_the_held_out_cells_types(context, telling, real):
+    asked = telling([" A."] * 12)
+    made = generate_cells(asked, "test", sampling=Sampling(temperature=0.7), max_cells=12)
+    labels = context.corpus.cells("test").fields("cell_type")[:12]
+    assert made.labels.tolist() == labels.tolist()
+    assert asked.sampler.sampling == Sampling(temperature=0.7)
+    for prompt, label, genes in zip(asked.sampler.prompts, labels, real):
+        assert str(label) in prompt
+        assert "human" in prompt
+        assert genes[0] not in prompt.split()
+    assert len(set(asked.sampler.prompts)) > len(set(labels))  # templates in turn
+
+
+def test_a_model_that_writes_nothing(context, telling, fit):
+    found = measure(context, fit, generate(telling, [""] * N))
+    assert (found["overlap"], found["genes"]) == (0.0, 0.0)
+    assert np.isfinite(found["scfid"])
+
+
+def test_stored_expression(context):
+    cells = context.corpus.cells("test")
+    rows = np.array([3, 0])
+    dense = dense_expression(cells, rows, len(context.corpus.genes))
+    for row, values in zip(rows, dense):
+        cell = cells[int(row)]
+        expected = np.zeros(len(context.corpus.genes), np.float32)
+        expected[cell.genes] = cell.expression
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_answers_of_the_longest_cell_fit(context):
+    assert context.tokens_of(200) >= 202
+    assert context.tokens_of(200) % 32 == 0
+
+
+def test_a_real_model_generates(context, fit):
+    """The sampler itself instead of one that answers as told."""
+    made = generate_cells(context, "test", sampling=Sampling(), seed=1, max_cells=4)
+    again = generate_cells(context, "test", sampling=Sampling(), seed=1, max_cells=4)
+    assert made.texts == again.texts
+    assert any(made.texts)
