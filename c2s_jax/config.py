@@ -103,6 +103,8 @@ def check(config: ConfigDict, devices: int) -> None:
     for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]} must be at least 1")
+    if config.seed < 0:
+        raise ValueError(f"seed={config.seed} must not be negative")
     rows = config.accumulate * devices
     if config.batch_size % rows:
         raise ValueError(
@@ -137,6 +139,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """``flags_parser`` for ``absl.app.run`` that answers an unknown ``--config.x`` with one clear line, not a trace."""
     try:
         rest = app.parse_flags_with_usage(argv)
+        getattr(flags.FLAGS["config"].value, "name", None)  # a file that cannot be read is only told on first use
         if not flags.FLAGS["verbosity"].present:  # checkpoints log every file at INFO
             logging.set_verbosity(logging.WARNING)
         return rest
@@ -152,8 +155,12 @@ def parse_flags(argv: list[str]) -> list[str]:
 def _first_unknown(argv: list[str]) -> str | None:
     """The first ``--config.x`` key that the config file does not have, with its nearest neighbours."""
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values)
-    values(argv[:1] + [a for a in argv[1:] if a.startswith(("--config=", "-config="))], known_only=True)
+    alone = argv[:1]  # and the file; config_flags looks for overrides in all of sys.argv unless told otherwise
+    for argument, following in zip(argv[1:], [*argv[2:], ""]):
+        if argument.lstrip("-").split("=", 1)[0] == "config":
+            alone += [argument] if "=" in argument else [argument, following]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=alone)
+    values(alone)
     known = _keys(holder.value)
     for argument in argv[1:]:
         key = argument.lstrip("-").removeprefix("config.").split("=", 1)[0].split("[", 1)[0]

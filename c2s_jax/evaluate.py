@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
         workdirs.claim(workdir, plain(config))
         restored = restore(config, workdir)
         evaluate(config, workdir, **restored)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"FATAL {error}") from None
 
 

@@ -118,11 +118,10 @@ def train(config: ConfigDict, workdir: str) -> None:
             tokens = 0
             writer.write(step, scalars)
         if step % config.validate_every == 0 or step == config.steps:
-            writer.write(
-                step,
-                validate(eval_step, state.eval_params, validation_rows, config, rows_on_mesh, task_names),
-            )
-            since = time.monotonic()
+            began = time.monotonic()
+            params = state.eval_params
+            writer.write(step, validate(eval_step, params, validation_rows, config, rows_on_mesh, task_names))
+            since += time.monotonic() - began
         if step % config.checkpoint.every == 0 or step == config.steps:
             checkpoints.save(step, state, {"row": next_row}, meta, force=step == config.steps)
     bar.close()
@@ -165,12 +164,13 @@ def validate(
 
 
 def main(argv: list[str]) -> None:
+    """Entry point; bad input is one line that says what to do (``--v=1``: the whole trace)."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     config = CONFIG.value
     try:
         train(config, workdirs.resolve(WORKDIR.value, config))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if logging.vlog_is_on(1):
             raise
         raise SystemExit(f"FATAL {error}") from None

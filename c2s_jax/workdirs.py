@@ -36,7 +36,7 @@ def claim(workdir: str, config: dict[str, Any]) -> None:
         When another configuration was trained there; lists the keys that differ.
     """
     path = os.path.join(workdir, "config.json")
-    if os.path.exists(path):
+    if os.path.exists(path) and _steps(workdir):
         with open(path) as f:
             changed = [d for d in configs.differences(json.load(f), config) if not d.startswith(FREE)]
         if changed:
@@ -47,6 +47,12 @@ def claim(workdir: str, config: dict[str, Any]) -> None:
             )
     os.makedirs(workdir, exist_ok=True)
     write_json(path, config)
+
+
+def _steps(workdir: str) -> list[str]:
+    """Checkpoints in ``workdir``; without one, nothing would be lost by another configuration."""
+    folder = os.path.join(workdir, "checkpoints")
+    return [name for name in os.listdir(folder) if name.isdigit()] if os.path.isdir(folder) else []
 
 
 def data_paths(config: Any, workdir: str) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def test_unknown_key_after_a_config_given_as_two_words(parse):
 
 
 def test_missing_config_file(parse):
-    with pytest.raises(SystemExit, match=r"FATAL --config: .*nowhere/demo\.py"):
+    with pytest.raises(SystemExit, match=r"(?s)^FATAL --config: .*nowhere/demo\.py"):
         parse("--config=nowhere/demo.py")
 
 

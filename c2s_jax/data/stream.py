@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.data.augment import Augmentation, augment
 from c2s_jax.data.corpus import CellSource
+from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.formatting import Formatter, Request, Tokenized, request
 from c2s_jax.data.mixture import Draw, Mixture, MixtureTask
 from c2s_jax.data.packing import plan_rows
@@ -64,6 +65,10 @@ class PackedRows:
         names = sorted(
             {f for ts in self.mixture.templates for t in ts for f in t.fields} - {"cell_sentence", "num_genes"}
         )
+        if unknown := sorted(set(names) - set(FIELDS)):
+            raise ValueError(
+                f"templates of {', '.join(self.task_names)} use {', '.join(unknown)}: not a field of a corpus"
+            )
         self._fields = {name: cells.fields(name) for name in names}
         self._blocks: OrderedDict[int, Rows] = OrderedDict()
         self._locks: dict[int, Lock] = {}

@@ -57,6 +57,7 @@ MEASURES = {
         "k-NN accuracy", "higher", "share whose nearest real cells are of the type asked for", True
     ),
     "scfid": Measure("scFID", "lower", "Fréchet distance of cells by condition, mean over conditions"),
+    "scfid_model": Measure("scFID, model", "lower", "the same in the model's own embedding"),
     "r2": Measure("R²", "higher", "share of variance of expression explained by rank, within the fit's range"),
     "r2_all": Measure("R², all genes", "higher", "the same over all expressed genes"),
 }

@@ -19,9 +19,7 @@ def small(x=COUNTS, genes=GENES, **kwargs) -> ad.AnnData:
 def many_counts(cells=200, genes=60, seed=0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     depth = rng.lognormal(0, 0.5, (cells, 1))
-    return rng.poisson(depth * rng.lognormal(0, 1.2, genes)).astype(np.float32) + np.eye(
-        cells, genes, dtype=np.float32
-    )
+    return rng.poisson(depth * rng.lognormal(0, 1.2, genes)).astype(np.float32) + np.eye(cells, genes, dtype=np.float32)
 
 
 def expected_log10(counts, target):
@@ -70,9 +68,7 @@ def test_backed_files(tmp_path, form, source):
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     assert backed.isbacked
     expected = expression_matrix(cells)
-    np.testing.assert_array_equal(
-        expression_matrix(backed, **source).matrix.toarray(), expected.matrix.toarray()
-    )
+    np.testing.assert_array_equal(expression_matrix(backed, **source).matrix.toarray(), expected.matrix.toarray())
     part = expression_matrix(backed[[2, 0]], target_sum=8, **source)
     np.testing.assert_array_equal(part.matrix.toarray(), expected.matrix.toarray()[[2, 0]])
 
@@ -131,9 +127,7 @@ def test_only_usable_alternatives_are_named():
 
 
 def test_scaled_real_cells_point_at_raw(pbmc):
-    with pytest.raises(
-        CellDataError, match=r"397164 negative values .* usable instead: adata.raw \(use_raw=True\)"
-    ):
+    with pytest.raises(CellDataError, match=r"397164 negative values .* usable instead: adata.raw \(use_raw=True\)"):
         expression_matrix(pbmc)
 
 
@@ -142,9 +136,7 @@ def test_absent_sources():
     cells.layers["counts"] = COUNTS
     with pytest.raises(CellDataError, match=r"no 'count' \(nearest: 'counts'\); layers there are: counts"):
         expression_matrix(cells, layer="count")
-    with pytest.raises(
-        CellDataError, match=r"adata.raw is empty; usable instead: adata.X .* or adata.layers"
-    ):
+    with pytest.raises(CellDataError, match=r"adata.raw is empty; usable instead: adata.X .* or adata.layers"):
         expression_matrix(cells, use_raw=True)
     with pytest.raises(CellDataError, match="choose one"):
         expression_matrix(cells, layer="counts", use_raw=True)
@@ -158,9 +150,7 @@ def test_absent_sources():
 def test_values_that_are_no_expression_are_located(bad, what, form):
     x = COUNTS.copy()
     x[1, 2] = bad
-    with pytest.raises(
-        CellDataError, match=rf"1 {what} values \(first: {bad} in cell 'cell1' \(row 1\), gene 'MS4A1'"
-    ):
+    with pytest.raises(CellDataError, match=rf"1 {what} values \(first: {bad} in cell 'cell1' \(row 1\), gene 'MS4A1'"):
         expression_matrix(small(form(x)))
 
 
@@ -193,14 +183,10 @@ def test_ensembl_names_without_symbols_stop():
     cells = small(genes=ensembl())
     cells.var["gene_symbols"] = ensembl()
     cells.var["weird"] = GENES
-    with pytest.raises(
-        CellDataError, match=r"Ensembl identifiers \(ENSG.*columns: gene_symbols, weird.*gene_column"
-    ):
+    with pytest.raises(CellDataError, match=r"Ensembl identifiers \(ENSG.*columns: gene_symbols, weird.*gene_column"):
         expression_matrix(cells)
     assert expression_matrix(cells, gene_column="weird").genes.names[0] == "CD3D"
-    with pytest.raises(
-        CellDataError, match=r"no column 'symbol' \(gene_column\); columns there are: gene_symbols"
-    ):
+    with pytest.raises(CellDataError, match=r"no column 'symbol' \(gene_column\); columns there are: gene_symbols"):
         expression_matrix(cells, gene_column="symbol")
 
 
@@ -242,17 +228,12 @@ def test_logged_values_are_summed_on_the_linear_scale():
     found = expression_matrix(cells, scale="log1p", duplicates="sum")
     linear = np.stack([normalised[:, 0] + normalised[:, 2], normalised[:, 1], normalised[:, 3]], 1)
     np.testing.assert_allclose(found.matrix.toarray(), np.log10(1 + linear), rtol=1e-5)
-    assert (
-        cell_sentences(cells, scale="log1p", duplicates="sum")[2] == "GNLY LYZ GM1"
-        or linear[2, 0] == linear[2, 1]
-    )
+    assert cell_sentences(cells, scale="log1p", duplicates="sum")[2] == "GNLY LYZ GM1" or linear[2, 0] == linear[2, 1]
 
 
 @pytest.mark.parametrize("name", ["", "HLA A"])
 def test_names_that_are_no_word(name):
-    with pytest.raises(
-        CellDataError, match=rf"1 gene names are empty or hold white space.*'{name}' \(row 1\)"
-    ):
+    with pytest.raises(CellDataError, match=rf"1 gene names are empty or hold white space.*'{name}' \(row 1\)"):
         expression_matrix(small(genes=["CD3D", name, "MS4A1", "GNLY"]))
 
 
@@ -388,8 +369,7 @@ def test_without_evidence_size_decides():
 def test_told_scales():
     x = np.array([[0.5, 1.25]], np.float32)
     read = {
-        s: expression_matrix(small(x, ["A", "B"]), scale=s).matrix.toarray()
-        for s in ("log10p", "log1p", "normalized")
+        s: expression_matrix(small(x, ["A", "B"]), scale=s).matrix.toarray() for s in ("log10p", "log1p", "normalized")
     }
     np.testing.assert_array_equal(read["log10p"], x)
     np.testing.assert_allclose(read["log1p"], x / np.log(10), rtol=1e-6)

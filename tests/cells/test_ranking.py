@@ -19,9 +19,7 @@ def _key(cell: str, gene: str, seed: int) -> int:
 
     def digest(text: str, person: bytes) -> int:
         key = seed.to_bytes(8, "little", signed=True)
-        return int.from_bytes(
-            hashlib.blake2b(text.encode(), digest_size=8, key=key, person=person).digest(), "little"
-        )
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key, person=person).digest(), "little")
 
     x = digest(cell, b"cell") ^ digest(gene.upper(), b"gene")
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -85,9 +83,7 @@ def test_cell2sentence_is_a_shuffle_then_a_stable_sort(dense):
         columns, values = matrix[i].indices, matrix[i].data
         columns, values = shuffle(columns, values)
         expected.append(columns[np.argsort(-values, kind="stable")].tolist())
-    ranked = rank_cells(
-        matrix, _names(dense.shape[0], "c"), _names(dense.shape[1], "G"), ties="cell2sentence"
-    )
+    ranked = rank_cells(matrix, _names(dense.shape[0], "c"), _names(dense.shape[1], "G"), ties="cell2sentence")
     assert _lists(ranked) == expected
 
 
@@ -98,14 +94,10 @@ def test_equal_key_beginnings_are_told_apart_by_whole_keys(monkeypatch):
     cells, genes = _names(20, "c"), _names(60, "G")
 
     def key(cell, gene, seed):
-        both = [
-            hash_strings([name], seed=seed, domain=kind)[0] for name, kind in ((cell, "cell"), (gene, "gene"))
-        ]
+        both = [hash_strings([name], seed=seed, domain=kind)[0] for name, kind in ((cell, "cell"), (gene, "gene"))]
         return int(both[0] ^ both[1]) & 0xFFFF
 
-    assert _lists(rank_cells(sparse.csr_matrix(dense), cells, genes)) == _by_hand(
-        dense, cells, genes, key=key
-    )
+    assert _lists(rank_cells(sparse.csr_matrix(dense), cells, genes)) == _by_hand(dense, cells, genes, key=key)
 
 
 def test_blocks_of_rows_of_any_length(monkeypatch):
@@ -177,9 +169,7 @@ def test_top_k():
 
 
 def test_unsorted_columns_and_stored_zeros():
-    matrix = sparse.csr_matrix(
-        (np.array([1.0, 0.0, 4.0, 2.0]), np.array([3, 1, 0, 2]), np.array([0, 4])), (1, 4)
-    )
+    matrix = sparse.csr_matrix((np.array([1.0, 0.0, 4.0, 2.0]), np.array([3, 1, 0, 2]), np.array([0, 4])), (1, 4))
     assert _lists(rank_cells(matrix, ["a"], _names(4, "G"))) == [[0, 2, 3]]
     assert matrix.nnz == 4
 

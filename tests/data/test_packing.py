@@ -49,7 +49,7 @@ def test_long_rows_are_nearly_full(seed):
     rows, seq_len = 64, 8192
     lengths = lognormal_lengths(np.random.default_rng(seed), seq_len, int(1.03 * rows * seq_len))
     load = loads(lengths, plan_rows(lengths, rows, seq_len), rows)
-    assert load.sum() / (rows * seq_len) >= 0.98
+    assert load.sum() / (rows * seq_len) >= 0.99
 
 
 def test_long_examples_do_not_stop_the_rest():

@@ -76,9 +76,7 @@ print(sizes, example["cell_id"].decode(), example["genes"].tolist(), example["ex
       example["coordinates"].shape, example["cell_type"].decode(), sep="|")
 assert "tensorflow" not in sys.modules
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(pbmc_corpus)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, str(pbmc_corpus)], capture_output=True, text=True, check=True)
     sizes, cell_id, genes, dtype, shape, label = done.stdout.strip().split("|")
     cell = Corpus(pbmc_corpus).cells("validation")[3]
     assert sizes == "{'train': 490, 'validation': 70, 'test': 140}"

@@ -140,9 +140,7 @@ def test_earlier_model_survives_a_failure(pbmc_corpus, tmp_path, monkeypatch):
 
 def test_command_line(pbmc_corpus, tmp_path):
     command = [sys.executable, "-m", "data_pipeline.tokenizer", f"--corpus={pbmc_corpus}"]
-    done = subprocess.run(
-        [*command, f"--output={tmp_path / 'x.model'}"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*command, f"--output={tmp_path / 'x.model'}"], capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     assert report["genes_single"] >= 0.95
     assert report["words"] > 50  # the project's own templates

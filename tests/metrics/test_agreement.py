@@ -69,9 +69,7 @@ def test_knn_agrees_with_scikit_learn(pbmc: tuple[np.ndarray[Any, Any], np.ndarr
     cells, labels = pbmc
     oracle = KNeighborsClassifier(5, algorithm="brute").fit(cells[:500] + 50, labels[:500])
     want = oracle.predict(cells[500:] + 50)
-    np.testing.assert_array_equal(
-        knn_predict(cells[:500] + 50, labels[:500], cells[500:] + 50, rows=64), want
-    )
+    np.testing.assert_array_equal(knn_predict(cells[:500] + 50, labels[:500], cells[500:] + 50, rows=64), want)
     score = knn_accuracy(cells[:500], labels[:500], cells[500:], labels[500:])
     assert score == np.mean(want == labels[500:])
     assert 0.5 < score < 0.95

@@ -36,9 +36,7 @@ def textbook(real: np.ndarray[Any, Any], generated: np.ndarray[Any, Any]) -> flo
     """The formula in float64, through SciPy's Schur square root of the unsymmetric product."""
     left, right = np.cov(real.T), np.cov(generated.T)
     root = np.trace(sqrtm(left @ right).real)
-    return float(
-        ((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(left) + np.trace(right) - 2 * root
-    )
+    return float(((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(left) + np.trace(right) - 2 * root)
 
 
 @pytest.mark.parametrize("name", POPULATIONS)

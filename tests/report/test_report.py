@@ -207,9 +207,7 @@ def test_tables() -> None:
 
 
 def test_sentences_mark_wrong_words() -> None:
-    table = report.sentence_table(
-        [("B <i>", "CD79A FOO CD79A LYZ.")], {"CD79A", "LYZ"}, markers={"B <i>": {"LYZ"}}
-    )
+    table = report.sentence_table([("B <i>", "CD79A FOO CD79A LYZ.")], {"CD79A", "LYZ"}, markers={"B <i>": {"LYZ"}})
     html = str(table.rows[0][1])
     assert '<span class="unknown">FOO</span>' in html
     assert '<span class="repeat">CD79A</span>' in html

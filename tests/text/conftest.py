@@ -38,9 +38,7 @@ def make_gene_names(n: int = 400) -> list[str]:
 
 def train_model(path: Path, sentences: list[str], **options) -> Path:
     model = io.BytesIO()
-    settings = (
-        {"model_type": "bpe", "vocab_size": 700, "num_threads": 1, "minloglevel": 2} | SPECIAL | FAITHFUL
-    )
+    settings = {"model_type": "bpe", "vocab_size": 700, "num_threads": 1, "minloglevel": 2} | SPECIAL | FAITHFUL
     settings |= {"split_by_unicode_script": False, "split_by_number": False, "character_coverage": 1.0}
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(sentences), model_writer=model, **(settings | options)
@@ -54,9 +52,7 @@ def make_sentences(names: list[str]) -> list[str]:
     rng = np.random.default_rng(1)
     sentences = [" ".join(rng.choice(names, 8)) + "." for _ in range(300)]
     words = ["Genes: of this cell ... the type is (B) a next Next Cell 1: 2: cells."] * 20
-    return (
-        [f" {s}" for s in sentences] + sentences + words + [f" {name}." for name in names for _ in range(3)]
-    )
+    return [f" {s}" for s in sentences] + sentences + words + [f" {name}." for name in names for _ in range(3)]
 
 
 @pytest.fixture(scope="session")

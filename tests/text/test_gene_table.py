@@ -54,9 +54,7 @@ def test_the_four_forms_differ_here(tokenizer, table, gene_names):
         table.encode([g], "space", "period").tolist() != table.encode([g]).tolist() + period
         for g in range(len(gene_names))
     )
-    bare = sum(
-        table.encode([g], "bare").tolist() != table.encode([g]).tolist() for g in range(len(gene_names))
-    )
+    bare = sum(table.encode([g], "bare").tolist() != table.encode([g]).tolist() for g in range(len(gene_names)))
     assert merged > 20
     assert bare > 20
     assert table.lengths.max() > 2
@@ -74,9 +72,7 @@ def test_many_sentences_at_once(table, gene_names, leading, trailing):
     assert tokens.dtype == np.int32
     np.testing.assert_array_equal(tokens, np.concatenate(singles))
     np.testing.assert_array_equal(np.diff(token_indptr), [len(s) for s in singles])
-    np.testing.assert_array_equal(
-        table.token_lengths(flat, indptr, leading, trailing), [len(s) for s in singles]
-    )
+    np.testing.assert_array_equal(table.token_lengths(flat, indptr, leading, trailing), [len(s) for s in singles])
     assert int(table.token_lengths(cells[0], None, leading, trailing)) == len(singles[0])
 
 
@@ -110,9 +106,7 @@ def test_save_and_load(tmp_path, tokenizer, table, gene_names):
     loaded = GeneTokenTable.load(tmp_path / "table.npz", tokenizer, gene_names)
     genes = np.arange(len(gene_names))
     for leading, trailing in FORMS:
-        np.testing.assert_array_equal(
-            loaded.encode(genes, leading, trailing), table.encode(genes, leading, trailing)
-        )
+        np.testing.assert_array_equal(loaded.encode(genes, leading, trailing), table.encode(genes, leading, trailing))
     with pytest.raises(ValueError, match="another list of genes"):
         GeneTokenTable.load(tmp_path / "table.npz", tokenizer, gene_names[::-1])
 
