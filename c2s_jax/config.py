@@ -13,32 +13,42 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax.data import Augmentation, MixtureTask
-from c2s_jax.models import Gemma2Config
+from c2s_jax.models import ARCHITECTURES, ModelConfig
+from c2s_jax.models.lora import LoRAConfig
+from c2s_jax.tasks import TASKS
+
+# Endings of keys that must not be left at 0.
+SIZES = ("_dim", "_size", "_layers", "_heads", "_scalar")
 
 
-def base() -> ConfigDict:
-    """The default configuration: pretraining of a model whose sizes are to be filled in."""
+def base(architecture: str = "gemma2") -> ConfigDict:
+    """The default configuration: pretraining of a model of ``models.ARCHITECTURES`` whose sizes are to be filled in."""
     config = ConfigDict()
     config.name = "run"
     config.objective = "lm"  # next-token loss: pretraining and SFT
     config.workdir = ""  # used when --workdir is not given
     config.seed = 0
-    config.steps = 1000
-    config.batch_size = 8  # rows a step, over all devices
+    config.steps = 100_000
+    config.batch_size = 64  # rows a step, over all devices
     config.accumulate = 1  # micro-batches a step
     config.ema_decay = 0.0  # running mean of the parameters, used for evaluation; 0 is off
 
     config.mesh = ConfigDict({"replica": 1, "fsdp": -1, "tensor": 1})
 
-    config.model = ConfigDict(
-        {f.name: f.default for f in dataclasses.fields(Gemma2Config) if f.default is not dataclasses.MISSING}
-    )
-    config.model.update(vocab_size=256_000, embed_dim=0, ffw_dim=0, num_layers=0, num_heads=0, num_kv_heads=0)
-    config.model.update(head_dim=0, query_pre_attn_scalar=0.0)
+    config.init_from = ""  # weights to start from: a Hugging Face folder or hub id, or a folder made by c2s_jax.convert
+    config.model = ConfigDict({"architecture": architecture})
+    for field in dataclasses.fields(ARCHITECTURES[architecture][1]):
+        to_be_given = 0.0 if field.type is float else 0  # a vocab_size of 0 is the tokenizer's
+        config.model[field.name] = to_be_given if field.default is dataclasses.MISSING else field.default
+    config.model.attention = "auto"
+
+    config.lora = ConfigDict(dataclasses.asdict(LoRAConfig()))
+    config.lora.rank = 0  # 0 trains all parameters
+    config.lora.quantize = ""  # frozen kernels in "int8" or "nf4" (QLoRA)
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup_steps = 100
+    config.optimizer.warmup_steps = 1_000
     config.optimizer.final_fraction = 0.1
     config.optimizer.weight_decay = 0.01
     config.optimizer.b1, config.optimizer.b2, config.optimizer.eps = 0.9, 0.95, 1e-8
@@ -46,19 +56,19 @@ def base() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.corpus = ""  # folder of a corpus (data_pipeline.build)
-    config.data.tokenizer = ""  # .model file
+    config.data.tokenizer = ""  # tokenizer.model, tokenizer.json or a folder with one; by default that of init_from
     config.data.bundled = ""  # "pbmc68k_reduced": build corpus and tokenizer in the workdir from scanpy's cells
     config.data.seq_len = 8192
     config.data.rows_per_block = 64
     config.data.threads = 2
-    config.data.tasks = ()  # mixture: names of c2s_jax.tasks.TASKS, each set up in data.mixture.<name>
-    config.data.mixture = ConfigDict()
+    config.data.tasks = tuple(TASKS)  # the mixture; each task is set up in data.mixture.<name>
+    config.data.mixture = ConfigDict({task: mixture_task(task) for task in TASKS})
     config.data.augmentation = ConfigDict(dataclasses.asdict(Augmentation()))
 
     config.log_every = 10
-    config.validate_every = 500
+    config.validate_every = 1_000
     config.validation_rows = 64
-    config.checkpoint = ConfigDict({"every": 500, "keep": 2})
+    config.checkpoint = ConfigDict({"every": 1_000, "keep": 3})
 
     config.evaluation = ConfigDict()
     config.evaluation.at_end = False
@@ -103,6 +113,8 @@ def check(config: ConfigDict, devices: int) -> None:
     for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]} must be at least 1")
+    if config.lora.rank and not config.init_from:
+        raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
     rows = config.accumulate * devices
@@ -113,9 +125,22 @@ def check(config: ConfigDict, devices: int) -> None:
         )
 
 
-def model_config(config: ConfigDict, **changes: Any) -> Gemma2Config:
+def model_config(config: ConfigDict, **changes: Any) -> ModelConfig:
     """The model that ``config.model`` describes."""
-    return Gemma2Config(**{**config.model, **changes})
+    settings = {**config.model, **changes}
+    architecture = settings.pop("architecture")
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"model.architecture={architecture!r} is not one of {', '.join(ARCHITECTURES)}")
+    if missing := [key for key, value in settings.items() if value == 0 and key.endswith(SIZES)]:
+        raise ValueError(f"model.{missing[0]} is not given")
+    return ARCHITECTURES[architecture][1](**settings)
+
+
+def lora_config(config: ConfigDict) -> LoRAConfig | None:
+    """The adapter that ``config.lora`` describes; None when all parameters are trained."""
+    settings = dict(config.lora)
+    del settings["quantize"]
+    return LoRAConfig(**settings) if config.lora.rank else None
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -18,16 +18,15 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax import workdirs
-from c2s_jax.config import check, mixture, model_config, parse_flags, plain
+from c2s_jax.config import check, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
 from c2s_jax.evaluate import evaluate
-from c2s_jax.models import num_parameters
+from c2s_jax.initialize import new_state, plan_state, state_to_restore
 from c2s_jax.parallel import batch_sharding, make_mesh
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 from c2s_jax.training import (
     Checkpoints,
     MetricWriter,
-    create_state,
     make_eval_step,
     make_optimizer,
     make_schedule,
@@ -68,28 +67,27 @@ def train(config: ConfigDict, workdir: str) -> None:
     validation_rows = PackedRows(corpus.cells("validation"), tasks, formatter, seed=0, **packing)
 
     # ------------------------------------------------------------------ model
-    optimizer, schedule = make_optimizer(config), make_schedule(config)
-    architecture = model_config(config, vocab_size=config.model.vocab_size or tokenizer.vocab_size)
-    graphdef, state, shardings = create_state(architecture, optimizer, mesh, config.seed, ema=config.ema_decay > 0)
+    schedule = make_schedule(config)
+    plan = plan_state(config, tokenizer, mesh)
     train_step = make_train_step(
-        graphdef,
-        optimizer,
+        plan.graphdef,
+        make_optimizer(config),
         mesh,
-        shardings,
+        plan.shardings,
         n_tasks=len(tasks),
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
-        dropout_seed=config.seed if architecture.dropout else None,
+        dropout_seed=config.seed if config.model.dropout or config.lora.dropout else None,
     )
-    eval_step = make_eval_step(graphdef, mesh, n_tasks=len(tasks))
-    workdirs.say(f"Model: {num_parameters(state.params):,} parameters, vocabulary {architecture.vocab_size:,}")
+    eval_step = make_eval_step(plan.graphdef, mesh, n_tasks=len(tasks))
 
-    # ---------------------------------------------------------------- restore
+    # ------------------------------------------------------------------ state
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
     meta = {"config": plain(config), "tokenizer": tokenizer.fingerprint, **workdirs.versions()}
-    next_row = 0
-    if checkpoints.latest is not None:
-        state, position, saved = checkpoints.restore(state)
+    if checkpoints.latest is None:
+        state, next_row = new_state(config, plan, mesh), 0
+    else:
+        state, position, saved = checkpoints.restore(state_to_restore(config, plan, mesh))
         workdirs.check_tokenizer(saved, tokenizer)
         next_row = position["row"]
         workdirs.say(f"Restored step {checkpoints.latest:,} from {workdir}")
@@ -119,7 +117,7 @@ def train(config: ConfigDict, workdir: str) -> None:
             writer.write(step, scalars)
         if step % config.validate_every == 0 or step == config.steps:
             began = time.monotonic()
-            params = state.eval_params
+            params = state.eval_weights
             writer.write(step, validate(eval_step, params, validation_rows, config, rows_on_mesh, task_names))
             since += time.monotonic() - began
         if step % config.checkpoint.every == 0 or step == config.steps:
@@ -131,7 +129,7 @@ def train(config: ConfigDict, workdir: str) -> None:
 
     # --------------------------------------------------------------- evaluate
     if config.evaluation.at_end and not os.path.exists(os.path.join(workdir, "metrics.json")):
-        evaluate(config, workdir, graphdef=graphdef, params=state.eval_params, mesh=mesh)
+        evaluate(config, workdir, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
     else:
         workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
 

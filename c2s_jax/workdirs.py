@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from c2s_jax import config as configs
+from c2s_jax.models.hub import local_folder
 
 # Keys that may change between runs in one workdir: they do not touch what is learned.
 FREE = (
@@ -56,15 +57,21 @@ def _steps(workdir: str) -> list[str]:
 
 
 def data_paths(config: Any, workdir: str) -> tuple[str, str]:
-    """Corpus folder and tokenizer file; a bundled data set is built in ``workdir`` on first use."""
+    """Corpus folder and tokenizer; a bundled data set is built in ``workdir`` on first use.
+
+    The tokenizer is ``data.tokenizer``, or else that beside the weights of ``init_from``.
+    """
+    tokenizer = config.data.tokenizer or (local_folder(config.init_from) if config.init_from else "")
     if config.data.bundled:
         from data_pipeline import bundled
 
-        return bundled.prepare(config.data.bundled, workdir)
-    for key in ("corpus", "tokenizer"):
-        if not config.data[key]:
-            raise ValueError(f"data.{key} is empty: give its path (see docs/data.md), or set data.bundled")
-    return config.data.corpus, config.data.tokenizer
+        corpus, trained = bundled.prepare(config.data.bundled, workdir)
+        return corpus, str(tokenizer or trained)
+    if not config.data.corpus:
+        raise ValueError("data.corpus is empty: give its path (see docs/data.md), or set data.bundled")
+    if not tokenizer:
+        raise ValueError("data.tokenizer is empty: give its path (see docs/data.md), or weights in init_from")
+    return config.data.corpus, str(tokenizer)
 
 
 def check_tokenizer(meta: dict[str, Any], tokenizer: Any) -> None:

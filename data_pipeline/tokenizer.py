@@ -104,7 +104,7 @@ def train_tokenizer(
     ----------
     corpus_dir : path-like
     output : path-like
-        Model file to write; a report is written beside it (``.json``). An existing file is replaced.
+        Model file to write; a report is written beside it (``.report.json``). An existing file is replaced.
     texts : iterable of str
         Prompt templates (``{fields}`` are left out), labels and other texts whose words should be pieces. The
         labels in the corpus are always added.
@@ -145,7 +145,7 @@ def train_tokenizer(
         temporary.write_bytes(model)
         tokenizer = SentencePieceTokenizer(temporary)  # refuses a model the package could not use
     report = trainer.report(model, seed, tokenizer.fingerprint)
-    with _replacing(output.with_suffix(".json")) as temporary:
+    with _replacing(output.with_suffix(".report.json")) as temporary:
         temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
     return report
 

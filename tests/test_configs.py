@@ -8,7 +8,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from c2s_jax.config import mixture, model_config
-from c2s_jax.models import Gemma2, num_parameters
+from c2s_jax.models import make_model, num_parameters
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -32,7 +32,7 @@ def load(name: str) -> ConfigDict:
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_sizes(name: str) -> None:
     config = model_config(load(name))
-    model = nnx.eval_shape(lambda: Gemma2(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: make_model(config, nnx.Rngs(0)))
     assert num_parameters(model) == RELEASED[name][0]
     c = config
     sizes = [c.num_layers, c.embed_dim, c.ffw_dim, c.num_heads, c.num_kv_heads, c.head_dim]

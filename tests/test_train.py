@@ -45,12 +45,12 @@ def config(bundle) -> ConfigDict:
     config.data.tasks = ("cell_type_annotation", "cell_type_conditioned_generation")
     config.data.mixture = ConfigDict({name: mixture_task(name, **SHORT) for name in config.data.tasks})
     config.data.augmentation.update(shuffle_ties=True, gene_dropout=0.2)
-    config.checkpoint.every = EVERY
+    config.checkpoint.update(every=EVERY, keep=2)
     config.evaluation.update(at_end=True, max_genes=20, max_cells=30, batch_size=16, pca_components=8, knn=3)
     return config
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_device():
     """The sizes here are not made for eight."""
     patch = pytest.MonkeyPatch()

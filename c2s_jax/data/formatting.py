@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.tasks import GeneSlot, Template, render
+from c2s_jax.tasks.templates import Segment
 from c2s_jax.text import GeneTokenTable, Tokenizer
 
 
@@ -18,6 +19,10 @@ class Request:
 
     template: Template
     values: tuple[tuple[str, str], ...]
+
+
+# The parts of one example in order: tokens of a text or a place for genes, and whether the part is response.
+Pieces = tuple[tuple[NDArray[np.int32] | GeneSlot, bool], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Formatter:
         self._pieces = lru_cache(maxsize=1 << 16)(self._tokenize_request)
 
     def prompts(self, requests: Sequence[Request], genes: NDArray[np.int32], indptr: NDArray[np.int64]) -> Tokenized:
-        """Tokens of the prompts alone, with the beginning-of-sequence token."""
+        """Tokens of the prompts alone, after the beginning-of-sequence token if the tokenizer has one."""
         return self._assemble(requests, genes, indptr, with_response=False)
 
     def examples(self, requests: Sequence[Request], genes: NDArray[np.int32], indptr: NDArray[np.int64]) -> Tokenized:
@@ -59,6 +64,18 @@ class Formatter:
         """
         return self._assemble(requests, genes, indptr, with_response=True)
 
+    def lengths(
+        self, requests: Sequence[Request], genes: NDArray[np.int32], indptr: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Tokens of each of `examples`, without making them."""
+        pieces = [self._pieces(r) for r in requests]
+        texts = [sum(len(c) for c, _ in example if not isinstance(c, GeneSlot)) for example in pieces]
+        total = np.array(texts, np.int64)
+        for (leading, trailing), rows in _by_variant([_slot(example) for example in pieces]).items():
+            picked, bounds = _rows_of(genes, indptr, rows)
+            total[rows] += self.table.token_lengths(picked, bounds, leading, trailing)
+        return total
+
     def _assemble(
         self,
         requests: Sequence[Request],
@@ -68,8 +85,7 @@ class Formatter:
         with_response: bool,
     ) -> Tokenized:
         pieces = [self._pieces(r) for r in requests]
-        slots = [next((c for c, _ in example if isinstance(c, GeneSlot)), None) for example in pieces]
-        gene_tokens, gene_indptr = self._gene_tokens(genes, indptr, slots)
+        gene_tokens, gene_indptr = self._gene_tokens(genes, indptr, [_slot(example) for example in pieces])
         texts: list[NDArray[np.int32]] = [gene_tokens]
         pool_end = len(gene_tokens)
         example, start, length, response = [], [], [], []
@@ -88,7 +104,7 @@ class Formatter:
                 example.append(i)
                 response.append(in_response)
         lengths = np.array(length, np.int64)
-        tokens = np.concatenate(texts)[positions(np.array(start), lengths)]
+        tokens = np.concatenate(texts)[positions(np.array(start, np.int64), lengths)]
         totals = np.bincount(np.array(example), weights=lengths, minlength=len(requests)).astype(np.int64)
         return Tokenized(tokens, np.repeat(np.array(response, bool), lengths), offsets(totals))
 
@@ -96,37 +112,73 @@ class Formatter:
         self, genes: NDArray[np.int32], indptr: NDArray[np.int64], slots: list[GeneSlot | None]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Ragged tokens of every gene list, each in its slot's variant."""
-        variants = {(s.leading, s.trailing) for s in slots if s}
+        variants = _by_variant(slots)
         if len(variants) <= 1:
             leading, trailing = next(iter(variants), ("space", "plain"))
             return self.table.encode_many(genes, indptr, leading, trailing)
         out: list[NDArray] = [np.empty(0, np.int32)] * len(slots)
-        for leading, trailing in variants:
-            rows = np.array([i for i, s in enumerate(slots) if s and (s.leading, s.trailing) == (leading, trailing)])
-            lengths = np.diff(indptr)[rows]
-            picked = genes[positions(indptr[rows], lengths)]
-            tokens, ends = self.table.encode_many(picked, offsets(lengths), leading, trailing)
+        for (leading, trailing), rows in variants.items():
+            tokens, ends = self.table.encode_many(*_rows_of(genes, indptr, rows), leading, trailing)
             for row, part in zip(rows, np.split(tokens, ends[1:-1])):
                 out[row] = part
         return np.concatenate(out), offsets(np.array([len(x) for x in out]))
 
-    def _tokenize_request(self, request: Request) -> tuple[tuple[NDArray[np.int32] | GeneSlot, bool], ...]:
+    def _tokenize_request(self, request: Request) -> Pieces:
         prompt, response = render(request.template, dict(request.values))
         t = self.tokenizer
-        pieces: list[tuple[NDArray[np.int32] | GeneSlot, bool]] = [(np.array([t.bos_id], np.int32), False)]
+        if not prompt and t.bos_id is None:
+            raise ValueError(f"{request.template}: an empty prompt, and no token begins a sequence with this tokenizer")
+        pieces: list[tuple[NDArray[np.int32] | GeneSlot, bool]] = []
+        if t.bos_id is not None:
+            pieces.append((np.array([t.bos_id], np.int32), False))
         for segments, in_response in ((prompt, False), (response, True)):
-            for s in segments:
-                content = s if isinstance(s, GeneSlot) else np.array(t.encode(s), np.int32)
+            for segment, following in zip(segments, (*segments[1:], None)):
+                content = segment if isinstance(segment, GeneSlot) else self._text_tokens(segment, following)
                 pieces.append((content, in_response))
         pieces.append((np.array([t.eos_id], np.int32), True))
         if sum(isinstance(p[0], GeneSlot) for p in pieces) > 1:
             raise ValueError(f"{request.template}: more than one {{cell_sentence}} in a template")
         return tuple(pieces)
 
+    def _text_tokens(self, text: str, following: Segment | None) -> NDArray[np.int32]:
+        """Tokens of a segment. Byte-level BPE cuts line breaks by what follows them: there must be a gene in place."""
+        if not isinstance(following, GeneSlot) or following.leading == "space":
+            return np.array(self.tokenizer.encode(text), np.int32)
+        gene = self.table.encode([0], "bare")
+        tokens = np.array(self.tokenizer.encode(text + self.table.gene_names[0]), np.int32)
+        before = len(tokens) - len(gene)
+        if before < 0 or not np.array_equal(tokens[before:], gene):
+            raise ValueError(f"a gene list right after {text[-20:]!r} is not cut apart from it by this tokenizer")
+        return tokens[:before]
+
+
+def _slot(pieces: Pieces) -> GeneSlot | None:
+    return next((content for content, _ in pieces if isinstance(content, GeneSlot)), None)
+
+
+def _by_variant(slots: Sequence[GeneSlot | None]) -> dict[tuple[str, str], NDArray[np.int64]]:
+    """Numbers of the examples whose gene list has each variant's edges."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for i, slot in enumerate(slots):
+        if slot:
+            rows.setdefault((slot.leading, slot.trailing), []).append(i)
+    return {variant: np.array(numbers) for variant, numbers in rows.items()}
+
+
+def _rows_of(
+    genes: NDArray[np.int32], indptr: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Some of the gene lists, as a ragged array."""
+    lengths = np.diff(indptr)[rows]
+    return genes[positions(indptr[rows], lengths)], offsets(lengths)
+
 
 def request(template: Template, fields: Mapping[str, str], num_genes: int) -> Request:
-    """A request that carries only the fields its template uses, so that equal ones share their tokens."""
-    values = {**fields, "num_genes": str(num_genes)}
+    """A request that carries only the fields its template uses, so that equal ones share their tokens.
+
+    White space around a value is left out: it would merge with that of the template.
+    """
+    values = {name: value.strip() for name, value in fields.items()} | {"num_genes": str(num_genes)}
     used = template.fields - {"cell_sentence"}
     if missing := sorted(f for f in used if not values.get(f)):
         raise ValueError(f"template {template.model_input!r} needs {', '.join(missing)}, which this cell lacks")

@@ -20,6 +20,7 @@ from c2s_jax.data.ragged import offsets, positions
 
 Rows = dict[str, NDArray]
 BLOCKS_KEPT = 3
+FITTING = 0.5  # share of examples that must fit into a row with one gene; those that do not are left out
 FILL = 1.03  # examples drawn, relative to what rows hold: the plan needs some choice to fill them
 
 
@@ -38,7 +39,8 @@ class PackedRows:
     formatter
         Tokenizer and gene table.
     seq_len
-        Tokens a row. Longer examples are left out.
+        Tokens a row. A longer sentence is cut to the genes that fit beside its prompt; an example that is longer
+        with a single gene is left out.
     rows_per_block
         Rows packed together; more pack better.
     augmentation
@@ -100,12 +102,14 @@ class PackedRows:
     def _estimate(self) -> int:
         """Examples that fill a block, from the mean length of a first draw."""
         _, tokenized = self._examples(0, 256)
-        lengths = tokenized.lengths[tokenized.lengths <= self.seq_len]
-        if not len(lengths):
+        fits = tokenized.lengths <= self.seq_len
+        if fits.mean() < FITTING:
+            who = f"{np.mean(~fits):.0%} of the examples are" if fits.any() else "every example is"
             raise ValueError(
-                f"every example is longer than data.seq_len={self.seq_len} (shortest: {tokenized.lengths.min()}); "
-                "raise seq_len or lower max_genes"
+                f"{who} longer than data.seq_len={self.seq_len}, even with a single gene (shortest: "
+                f"{tokenized.lengths.min()} tokens, longest: {tokenized.lengths.max()}); raise seq_len"
             )
+        lengths = tokenized.lengths[fits]
         return max(1, round(FILL * self.rows_per_block * self.seq_len / lengths.mean()))
 
     def _examples(self, block: int, size: int) -> tuple[Draw, Tokenized]:
@@ -119,8 +123,28 @@ class PackedRows:
             rng = generator(self.seed, block, 1)
             genes, indptr = augment(genes, cells.expression[where], indptr, self.augmentation, rng)
         kept = np.minimum(np.diff(indptr), draw.genes_kept)
+        kept, requests = self._cut_to_fit(draw, kept, genes, indptr)
         genes, indptr = genes[positions(indptr[:-1], kept)], offsets(kept)
-        return draw, self.formatter.examples(self._requests(draw, kept), genes, indptr)
+        return draw, self.formatter.examples(requests, genes, indptr)
+
+    def _cut_to_fit(
+        self, draw: Draw, kept: NDArray, genes: NDArray, indptr: NDArray
+    ) -> tuple[NDArray[np.int64], list[Request]]:
+        """Genes kept of each sentence, lowered until a row holds the example, and the requests that say so.
+
+        Taking genes away changes the number in the prompt and the last name's form too, so the first cut can leave
+        a few tokens too many; each round takes away at least one gene.
+        """
+        starts = indptr[:-1]
+        ends = offsets(self.formatter.table.lengths[genes])  # tokens before each gene
+        while True:
+            requests = self._requests(draw, kept)
+            lengths = self.formatter.lengths(requests, genes[positions(starts, kept)], offsets(kept))
+            excess = np.where(kept > 1, lengths - self.seq_len, 0)
+            if (excess <= 0).all():
+                return kept, requests
+            fitting = np.searchsorted(ends, ends[starts + kept] - excess, side="right") - 1 - starts
+            kept = np.where(excess > 0, np.maximum(fitting, 1), kept)
 
     def _requests(self, draw: Draw, kept: NDArray) -> list[Request]:
         out = []

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.cells import RankExpression, RepairReport, repair_sentence
-from c2s_jax.data import request
+from c2s_jax.data import Corpus, request
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.generation import Sampling
@@ -99,9 +99,9 @@ class Spaces:
     PCA = "pca"
     MODEL = "model"
 
-    def __init__(self, context: Context, fit: RankExpression, *, components: int):
+    def __init__(self, context: Context, *, components: int):
         train = context.corpus.cells("train")
-        self._fit, self._genes = fit, context.corpus.genes
+        self._fits, self._genes = rank_expressions(context.corpus), context.corpus.genes
         expression = dense_expression(train, np.arange(len(train)), len(self._genes))
         self._pca = PCA(min(components, *expression.shape), random_state=0).fit(expression)
         self._embed = Embedder(context)
@@ -114,9 +114,13 @@ class Spaces:
             self.MODEL: "the model's own embedding (mean of its last hidden states over a cell's genes)",
         }
 
-    def of_sentences(self, labels: NDArray, sentences: Sentences) -> Population:
-        """Cells known by their order of genes: expression is read off the rank→expression line."""
-        expression = self._fit.reconstruct(sentences.lists(), self._genes).toarray()
+    def of_sentences(self, labels: NDArray, sentences: Sentences, datasets: NDArray[np.int32]) -> Population:
+        """Cells known by their order of genes: expression is read off the rank→expression line of their data set."""
+        expression = np.zeros((len(sentences), len(self._genes)), np.float32)
+        for dataset in np.unique(datasets):
+            rows = np.flatnonzero(datasets == dataset)
+            lists = sentences.select(rows).lists()
+            expression[rows] = self._fits[dataset].reconstruct(lists, self._genes).toarray()
         return Population(labels, expression, self._spaces(expression, sentences))
 
     def of_cells(self, labels: NDArray, expression: NDArray, sentences: Sentences) -> Population:
@@ -140,11 +144,14 @@ class Populations:
     spaces: dict[str, str]  # what each space is, for people
 
 
-def populations(
-    context: Context, split: str, found: Generated, fit: RankExpression, *, components: int, seed: int
-) -> Populations:
+def rank_expressions(corpus: Corpus) -> list[RankExpression]:
+    """The rank→expression line of each data set of a corpus."""
+    return [RankExpression(**d["rank_expression"]) for d in corpus.datasets]
+
+
+def populations(context: Context, split: str, found: Generated, *, components: int, seed: int) -> Populations:
     """Embed held-out, training and generated cells, and the references made of them."""
-    spaces = Spaces(context, fit, components=components)
+    spaces = Spaces(context, components=components)
     held_out, train = context.corpus.cells(split), context.corpus.cells("train")
     n_genes = len(context.corpus.genes)
     rng = np.random.Generator(np.random.Philox(key=seed))
@@ -156,9 +163,10 @@ def populations(
     train_labels = train.fields("cell_type")
     candidates = {label: np.flatnonzero(train_labels == label) for label in np.unique(found.labels)}
     drawn = np.array([rng.choice(candidates[x]) for x in found.labels if len(candidates[x])])
-    generated = spaces.of_sentences(found.labels, found.sentences)
+    datasets = held_out.dataset_ids[found.cells]
+    generated = spaces.of_sentences(found.labels, found.sentences, datasets)
     shuffled = dataclasses.replace(generated, labels=rng.permutation(generated.labels))
-    own = spaces.of_sentences(found.labels, sentences_of(held_out, found.cells, context.max_genes))
+    own = spaces.of_sentences(found.labels, sentences_of(held_out, found.cells, context.max_genes), datasets)
     return Populations(
         real(held_out, found.cells),
         real(train, np.flatnonzero(train_labels != "")),

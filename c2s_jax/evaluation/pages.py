@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from c2s_jax import report
-from c2s_jax.cells import RankExpression
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations
 from c2s_jax.evaluation.context import Context
-from c2s_jax.evaluation.generation import Generated, Populations, Spaces
+from c2s_jax.evaluation.generation import Generated, Populations, Spaces, rank_expressions
 
 REFERENCES = {
     "real_vs_real": "real vs real",
@@ -25,7 +24,6 @@ def write(
     found: Annotations,
     made: Generated,
     cells: Populations,
-    fit: RankExpression,
 ) -> None:
     """Write ``report.html`` into ``workdir``; ``settings`` is the run's configuration as plain values."""
     spaces = cells.spaces
@@ -43,7 +41,7 @@ def write(
             markers,
         ),
         *(_bars(metrics["generation"], space, spaces[space]) for space in (Spaces.PCA, Spaces.MODEL)),
-        report.rank_expression(*_ranks(context), fit),
+        *_lines(context),
         report.learning_curves(report.read_metrics(os.path.join(workdir, "metrics.jsonl"))),
     ]
     report.write_report(
@@ -77,12 +75,19 @@ def _bars(generation: dict[str, Any], space: str, description: str) -> report.Fi
     return report.per_condition_bars(generation[key], references, n=n, space=description)
 
 
-def _ranks(context: Context) -> tuple[np.ndarray, np.ndarray]:
-    """Rank and expression of every expressed gene of the training cells."""
+def _lines(context: Context) -> list[report.Figure]:
+    """Rank and expression of the expressed genes of training cells, a picture a data set."""
     cells = context.corpus.cells("train")
-    block = cells.take(np.arange(min(len(cells), 2_000)))
-    ranks = np.arange(len(block.genes)) - np.repeat(block.indptr[:-1], np.diff(block.indptr))
-    return ranks, block.expression.astype(np.float32)
+    out = []
+    for dataset, fit in enumerate(rank_expressions(context.corpus)):
+        rows = np.flatnonzero(cells.dataset_ids == dataset)[:2_000]
+        if not len(rows):
+            continue
+        block = cells.take(rows)
+        ranks = np.arange(len(block.genes)) - np.repeat(block.indptr[:-1], np.diff(block.indptr))
+        name = context.corpus.datasets[dataset]["name"]
+        out.append(report.rank_expression(ranks, block.expression.astype(np.float32), fit, dataset=name))
+    return out
 
 
 def _tables(metrics: dict[str, Any], made: Generated, genes: tuple[str, ...]) -> list[report.Table]:

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from c2s_jax.generation.sampling import Sampling, draw, log_distribution
+from c2s_jax.generation.sampling import NEVER, Sampling, draw, log_distribution
+from c2s_jax.parallel import activation_rules, batch_sharding
 
 SMALLEST_BUCKET = 32
 
@@ -67,10 +68,12 @@ class Sampler:
         Tokens that end an answer.
     pad_id
         Fills rows after their end.
+    vocab_size
+        Pieces of the tokenizer; ids beyond, rows that pad a checkpoint's table, are never drawn. None allows all.
     batch_size
-        Rows decoded at once.
+        Rows decoded at once; raised to a multiple of the devices that share them.
     mesh
-        Devices that hold the parameters.
+        Devices that hold the parameters; rows are spread over its replica and fsdp axes.
     """
 
     def __init__(
@@ -79,11 +82,14 @@ class Sampler:
         *,
         stop_ids: Sequence[int],
         pad_id: int = 0,
+        vocab_size: int | None = None,
         batch_size: int = 64,
         mesh: Mesh,
     ):
-        self.batch_size, self.pad_id, self._mesh = batch_size, pad_id, mesh
-        run = partial(_generate, graphdef, tuple(stop_ids), pad_id)
+        shards = mesh.shape["replica"] * mesh.shape["fsdp"]
+        self.batch_size = -(-batch_size // shards) * shards
+        self.pad_id, self._mesh, self._rows = pad_id, mesh, batch_sharding(mesh)
+        run = partial(_generate, graphdef, tuple(stop_ids), pad_id, vocab_size)
         self._run = jax.jit(run, static_argnames=("max_new_tokens", "sampling"))
 
     @property
@@ -128,10 +134,9 @@ class Sampler:
             rows = order[start : start + self.batch_size]
             batch = self._pad([prompts[i] for i in rows])
             ids = np.resize(rows, self.batch_size).astype(np.uint32)
-            with jax.set_mesh(self._mesh):
-                result = self._run(
-                    params, *batch, ids, np.uint32(seed), max_new_tokens=max_new_tokens, sampling=sampling
-                )
+            inputs = jax.device_put((*batch, ids), self._rows)
+            with jax.set_mesh(self._mesh), activation_rules():
+                result = self._run(params, *inputs, np.uint32(seed), max_new_tokens=max_new_tokens, sampling=sampling)
             for column, values in zip(out, jax.device_get(result)):
                 column[rows] = values[: len(rows)]
             if progress:
@@ -152,6 +157,7 @@ def _generate(
     graphdef: nnx.GraphDef,
     stop_ids: tuple[int, ...],
     pad_id: int,
+    vocab_size: int | None,
     params: nnx.State,
     prompts: Array,
     lengths: Array,
@@ -168,7 +174,9 @@ def _generate(
     stops = jnp.asarray(stop_ids, jnp.int32)
 
     def sample(hidden: Array, count: Array) -> tuple[Array, Array]:
-        log_p = log_distribution(model.logits(hidden[:, None])[:, 0], sampling)
+        logits = model.logits(hidden[:, None])[:, 0]
+        logits = logits.at[:, vocab_size:].set(NEVER) if vocab_size else logits
+        log_p = log_distribution(logits, sampling)
         return draw(log_p, jax.vmap(jax.random.fold_in, (0, None))(row_keys, count), sampling)
 
     def record(carry: _Carry, token: Array, logprob: Array) -> _Carry:

@@ -1,8 +1,9 @@
 """Numerical building blocks shared by every model: attention, rotary positions, token log-probabilities."""
 
-from c2s_jax.ops.attention import attend
+from c2s_jax.ops.attention import BACKENDS, attend
+from c2s_jax.ops.attention_choice import Choice, choose_backend
 from c2s_jax.ops.constrain import constrain
 from c2s_jax.ops.logprob import token_logprobs
 from c2s_jax.ops.rope import rotate
 
-__all__ = ["attend", "constrain", "rotate", "token_logprobs"]
+__all__ = ["BACKENDS", "Choice", "attend", "choose_backend", "constrain", "rotate", "token_logprobs"]

@@ -1,14 +1,24 @@
-"""The one attention function. Letters: B batch, T query time, S key time, H heads, K kv heads, G = H/K, E head dim."""
+"""The one attention function. Letters: B batch, T query time, S key time, H heads, K kv heads, E head dim."""
 
+from collections.abc import Callable
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from c2s_jax.ops.attention_cudnn import cudnn
+from c2s_jax.ops.attention_mosaic import mosaic
+from c2s_jax.ops.attention_splash import splash
+from c2s_jax.ops.attention_xla import chunked
+
 Ids = Int[Array, "B T"]
-MASKED = -2.0e38
-MAX_CHUNKS = 16
+
+KERNELS: dict[str, Callable[..., Array]] = {
+    "splash": splash,
+    "splash_interpret": partial(splash, interpret=True),
+    "mosaic": mosaic,
+    "cudnn": cudnn,
+}
+BACKENDS = ("xla", *KERNELS)
 
 
 def attend(
@@ -22,21 +32,22 @@ def attend(
     softcap: float | None = None,
     scale: float,
     chunk: int = 512,
+    backend: str = "xla",
 ) -> Float[Array, "B T H E"]:
     """Causal grouped-query attention with soft-capped scores, a sliding window and packed segments, all exact.
 
-    A query sees a key when both belong to one segment and ``0 <= q_position - k_position < window``. Queries are
-    taken in chunks; each chunk reads only the keys that it can see and is recomputed in the backward pass, so
-    memory is O(chunk · S), never O(T · S), once there is more than one chunk.
+    A query sees a key when both belong to one segment and ``0 <= q_position - k_position < window``. No backend
+    drops a term or hands over to another: what it cannot do, it refuses.
 
     Parameters
     ----------
     q, k, v
         Queries, keys and values; H is a multiple of K and query head h reads kv head ``h // (H/K)``.
     positions
-        Position of each token within its own example. One array when queries and keys are the same tokens in the
-        same order (segments contiguous); a pair (queries', keys') otherwise, e.g. for a cache. A negative key
-        position marks an empty slot.
+        Position of each token within its own example. One array when queries and keys are the same tokens: it
+        promises that a segment's tokens stand side by side and that their positions rise by one from token to token,
+        so that the kernels may count places in the row instead. A pair (queries', keys') otherwise, e.g. for a
+        cache; then a negative key position marks an empty slot.
     segment_ids
         Example number of each token, like ``positions``; None when a row is one example.
     window
@@ -46,62 +57,45 @@ def attend(
     scale
         Multiplies ``q · k``.
     chunk
-        Queries a chunk, raised so that there are at most 16 chunks.
+        Queries a chunk in backend "xla", raised so that there are at most 16 chunks.
+    backend
+        "xla" (any device, any positions), "splash" (TPU), "mosaic" (NVIDIA Hopper, with the tokamax package),
+        "cudnn" (NVIDIA, no soft cap), or "splash_interpret": splash's kernel run by an interpreter on any device,
+        for tests. ``choose_backend`` names the one for a device.
 
     Returns
     -------
     Array of ``q``'s shape and dtype; scores and softmax are float32.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, an unknown backend, or something that the backend cannot compute exactly; says which
+        backend can.
+    ImportError
+        Backend "mosaic" without tokamax.
     """
-    B, T, H, E = q.shape
-    S, K = k.shape[1], k.shape[2]
+    H, K = q.shape[2], k.shape[2]
     if H % K:
         raise ValueError(f"attend: {H} query heads are not a multiple of {K} key/value heads")
-    aligned = not isinstance(positions, tuple)
-    q_positions, k_positions = positions if isinstance(positions, tuple) else (positions, positions)
-    q_segments, k_segments = segment_ids if isinstance(segment_ids, tuple) else (segment_ids, segment_ids)
-    one = partial(_attend_chunk, window=window, softcap=softcap, scale=scale)
-    q = q.reshape(B, T, K, H // K, E)
-    chunk = max(chunk, -(-T // MAX_CHUNKS))
-    if chunk >= T:
-        return one(q, k, v, q_positions, k_positions, q_segments, k_segments).reshape(B, T, H, E)
-    outputs = []
-    for start in range(0, T, chunk):
-        rows = slice(start, min(start + chunk, T))
-        low = max(0, start - window + 1) if aligned and window else 0
-        keys = slice(low, rows.stop if aligned else S)
-        segments = (
-            (None, None) if q_segments is None or k_segments is None else (q_segments[:, rows], k_segments[:, keys])
+    if window is not None and window < 1:
+        raise ValueError(f"attend: a window of {window} keys leaves a query nothing to see; give at least 1, or None")
+    if backend == "xla":
+        return chunked(
+            q,
+            k,
+            v,
+            positions=positions,
+            segment_ids=segment_ids,
+            window=window,
+            softcap=softcap,
+            scale=scale,
+            chunk=chunk,
         )
-        outputs.append(
-            jax.checkpoint(one)(
-                q[:, rows], k[:, keys], v[:, keys], q_positions[:, rows], k_positions[:, keys], *segments
-            )
+    if backend not in KERNELS:
+        raise ValueError(f"attend: backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    if isinstance(positions, tuple) or isinstance(segment_ids, tuple) or q.shape[1] != k.shape[1]:
+        raise ValueError(
+            f'attend: backend "{backend}" needs queries and keys of the same tokens; use backend="xla" for a cache'
         )
-    return jnp.concatenate(outputs, axis=1).reshape(B, T, H, E)
-
-
-def _attend_chunk(
-    q: Array,
-    k: Array,
-    v: Array,
-    q_positions: Array,
-    k_positions: Array,
-    q_segments: Array | None,
-    k_segments: Array | None,
-    *,
-    window: int | None,
-    softcap: float | None,
-    scale: float,
-) -> Array:
-    scores = jnp.einsum("BTKGE,BSKE->BKGTS", q * scale, k, preferred_element_type=jnp.float32)
-    if softcap is not None:
-        scores = softcap * jnp.tanh(scores / softcap)
-    distance = q_positions[:, :, None] - k_positions[:, None, :]
-    visible = (distance >= 0) & (k_positions >= 0)[:, None, :]
-    if window is not None:
-        visible &= distance < window
-    if q_segments is not None and k_segments is not None:
-        visible &= q_segments[:, :, None] == k_segments[:, None, :]
-    scores = jnp.where(visible[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("BKGTS,BSKE->BTKGE", weights, v)
+    return KERNELS[backend](q, k, v, segment_ids=segment_ids, window=window, softcap=softcap, scale=scale)

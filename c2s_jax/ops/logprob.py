@@ -1,13 +1,17 @@
 """Token log-probabilities under a large vocabulary, without ever holding all logits."""
 
+import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.core import spmd
 from jaxtyping import Array, Float, Int
 
-CHUNK_LOGITS = 1 << 24  # logits held at once, per device batch: 64 MiB in float32
+from c2s_jax.ops.constrain import constrain
+
+CHUNK_LOGITS = 1 << 24  # that a device makes at once: 64 MiB in float32
 
 
 def token_logprobs(
@@ -21,7 +25,8 @@ def token_logprobs(
     """Log-probability of each target token and entropy of its distribution.
 
     ``logits = softcap · tanh(hidden @ tableᵀ / softcap)`` are made for ``chunk`` time steps at once and made again
-    in the backward pass. Time, not batch, is what is cut, so a sharded batch stays where it is.
+    in the backward pass. Time, not batch, is what is cut, so a sharded batch stays where it is. Under activation rules
+    (see ``constrain``) a device makes only the logits of its rows and of its part of the vocabulary.
 
     Parameters
     ----------
@@ -34,7 +39,7 @@ def token_logprobs(
     softcap
         Final logit soft cap, or None.
     chunk
-        Time steps a chunk; by default as many as make about 16M logits.
+        Time steps a chunk; by default as many as make 16M logits a device, at least one.
 
     Returns
     -------
@@ -42,7 +47,7 @@ def token_logprobs(
     """
     B, T, _ = hidden.shape
     if chunk is None:
-        chunk = max(1, CHUNK_LOGITS // (B * table.shape[0]))
+        chunk = max(1, CHUNK_LOGITS * _shards("batch") * _shards("vocab") // (B * table.shape[0]))
     chunk = min(chunk, T)
     if padding := -T % chunk:
         hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
@@ -61,6 +66,13 @@ def _unchunk(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
+def _shards(axis: str) -> int:
+    """Number of parts into which the activation rules in force cut a logical axis."""
+    rule = dict(spmd.get_logical_axis_rules() or ()).get(axis)
+    mesh_axes = (rule,) if isinstance(rule, str) else rule or ()
+    return math.prod(jax.sharding.get_abstract_mesh().shape[a] for a in mesh_axes)
+
+
 def _logits(hidden: Array, table: Array, softcap: float | None) -> Array:
     logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
@@ -72,6 +84,8 @@ def _chunked(hidden: Array, table: Array, targets: Array, softcap: float | None,
 
 
 def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None, chunk: int) -> Any:
+    table = constrain(table, "vocab", "embed")
+
     def one(xs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         h, t = xs
         logits = _logits(h, table, softcap)
@@ -88,24 +102,28 @@ def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None,
 def _backward(softcap: float | None, chunk: int, residuals: Any, cotangents: tuple[Array, Array]) -> Any:
     hidden, table, targets, logsumexp, entropy = residuals
     d_logprob, d_entropy = cotangents
+    shards = _shards("batch")
 
     def one(d_table: Array, xs: Any) -> tuple[Array, Array]:
         h, t, lse, ent, dlp, dent = xs
         logits = _logits(h, table, softcap)
         log_p = logits - lse[..., None]
-        p = jnp.exp(log_p)
-        d = -p * (dlp[..., None] + dent[..., None] * (log_p + ent[..., None]))
+        d = -jnp.exp(log_p) * (dlp[..., None] + dent[..., None] * (log_p + ent[..., None]))
         d += jnp.where(t[..., None] == jnp.arange(table.shape[0]), dlp[..., None], 0.0)
         if softcap is not None:
             d *= 1.0 - jnp.square(logits / softcap)
-        d_table += jnp.einsum("BTV,BTD->VD", d, h.astype(jnp.float32))
-        d_hidden = jnp.einsum("BTV,VD->BTD", d.astype(table.dtype), table, preferred_element_type=jnp.float32)
-        return d_table, d_hidden.astype(hidden.dtype)
+        d = d.astype(h.dtype)
+        # A sum for each part of the batch, added up after the last chunk: adding here would be an all-reduce of the
+        # whole table for every chunk.
+        by_shard = (x.reshape(shards, -1, *x.shape[1:]) for x in (d, h))
+        d_table += jnp.einsum("NBTV,NBTD->NVD", *by_shard, preferred_element_type=jnp.float32)
+        d_hidden = jnp.einsum("BTV,VD->BTD", d, table, preferred_element_type=jnp.float32)
+        return constrain(d_table, "batch", "vocab", "embed"), d_hidden.astype(h.dtype)
 
     inputs = (hidden, targets, logsumexp, entropy, d_logprob, d_entropy)
     xs = tuple(_chunks(x, chunk) for x in inputs)
-    d_table, d_hidden = jax.lax.scan(one, jnp.zeros(table.shape, jnp.float32), xs)
-    return _unchunk(d_hidden), d_table.astype(table.dtype), None
+    d_table, d_hidden = jax.lax.scan(one, jnp.zeros((shards, *table.shape), jnp.float32), xs)
+    return _unchunk(d_hidden), d_table.sum(axis=0).astype(table.dtype), None
 
 
 _chunked.defvjp(_forward, _backward)

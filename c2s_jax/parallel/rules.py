@@ -14,8 +14,11 @@ PARAMETER_RULES: dict[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "head_dim": None,
+    "qkv": None,
     "ffw": "tensor",
     "norm": None,
+    "lora_rank": None,
+    "tile": None,
 }
 
 ACTIVATION_RULES: dict[str, str | tuple[str, ...] | None] = {
@@ -26,6 +29,7 @@ ACTIVATION_RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "ffw": "tensor",
+    "vocab": "tensor",
 }
 
 

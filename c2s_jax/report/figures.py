@@ -88,7 +88,9 @@ def _draw_confusion(counts: np.ndarray[Any, Any], rows: list[str], columns: list
     return to_png(figure)
 
 
-def rank_expression(ranks: ArrayLike, expression: ArrayLike, fit: RankFit, *, limit: float = 3.0) -> Figure:
+def rank_expression(
+    ranks: ArrayLike, expression: ArrayLike, fit: RankFit, *, limit: float = 3.0, dataset: str = ""
+) -> Figure:
     """Density of (log10(1 + rank), expression) over the expressed genes of cells, and the fitted line.
 
     Parameters
@@ -101,6 +103,8 @@ def rank_expression(ranks: ArrayLike, expression: ArrayLike, fit: RankFit, *, li
         Fitted line with ``slope``, ``intercept``, ``r2`` and where known ``r2_all``.
     limit
         The fit used log10(1 + rank) below this; beyond it the line is dashed.
+    dataset
+        Name for the title.
     """
     x, y = np.log10(1 + np.asarray(ranks, np.float64)), np.asarray(expression, np.float64)
     same_length(ranks=x, expression=y)
@@ -133,7 +137,8 @@ def rank_expression(ranks: ArrayLike, expression: ArrayLike, fit: RankFit, *, li
     )
     r2_all = getattr(fit, "r2_all", None)
     caption += f", {r2_all:.3f} over all expressed genes." if r2_all is not None else "."
-    return Figure("From rank to expression", caption, png, "Reconstruction")
+    title = f"From rank to expression: {dataset}" if dataset else "From rank to expression"
+    return Figure(title, caption, png, "Reconstruction")
 
 
 def per_condition_bars(

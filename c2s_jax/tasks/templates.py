@@ -128,6 +128,8 @@ def _check(template: Template, where: str) -> None:
             raise ValueError(f"unknown fields {sorted(unknown)}; known: {sorted(FIELDS)}")
         if template.model_input.endswith(" "):
             raise ValueError("model_input ends with a space; one is put between it and the response")
+        if template.response[:1].isspace():
+            raise ValueError("response begins with white space; one space is put before it")
         render(template, dict.fromkeys(FIELDS, "x"))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error

@@ -1,8 +1,9 @@
 """The gene → token-ids table: tokenising a cell sentence is a look-up.
 
-Gene names are separated by one space, and no piece of a SentencePiece model crosses a space, so the tokens
-of a sentence are the tokens of its names one after the other. Only the edges differ: the first name may stand
-without a space before it, the last may be followed by a period (which can merge with its last letters).
+Gene names are separated by one space. No piece of a SentencePiece model crosses a space, and byte-level BPE cuts
+text into words with the space before them first, so the tokens of a sentence are the tokens of its names one after
+the other. Only the edges differ: the first name may stand without a space before it, the last may be followed by
+a period (which can merge with its last letters).
 Hence four rows a gene: {space, bare} × {plain, period}.
 """
 

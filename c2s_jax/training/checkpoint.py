@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import nnx
 
 from c2s_jax.training.state import TrainState
 
@@ -54,6 +55,12 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict, dict]:
         """Restore the newest checkpoint (or ``step``) with the shapes, dtypes and shardings of ``like``.
 
+        Parameters
+        ----------
+        like
+            A state, or an abstract one (``StatePlan.abstract``). Frozen weights are not part of a checkpoint; they are
+            taken over from here.
+
         Returns
         -------
         state, loader position, run description.
@@ -64,27 +71,31 @@ class Checkpoints:
             When the checkpoint's parameters are not those of this configuration.
         """
         step = self.latest if step is None else step
-        abstract = jax.tree.map(_abstract, like)
+        weights = {"params": like.params, "ema": like.ema}
+        restored = self._restore(step, params=weights, opt_state=like.opt_state)
+        params = _refill(weights, restored["params"])
+        opt_state = _refill(like.opt_state, restored["opt_state"])
+        step_array = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), like.step.sharding)
+        state = TrainState(step_array, params["params"], opt_state, params["ema"], like.frozen)
+        return state, restored["data"], restored["meta"]
+
+    def restore_weights(self, like: TrainState) -> tuple[nnx.State, dict]:
+        """The newest checkpoint's weights to evaluate with, without the optimizer's state, and the run description."""
+        weights = {"params": like.params, "ema": like.ema}
+        restored = self._restore(self.latest, params=weights)
+        params = _refill(weights, restored["params"])
+        return like._replace(**params).eval_weights, restored["meta"]
+
+    def _restore(self, step: int | None, **items: Any) -> Any:
+        standard = {k: ocp.args.StandardRestore(jax.tree.map(_abstract, _pure(v))) for k, v in items.items()}
+        json = {name: ocp.args.JsonRestore() for name in ("data", "meta")}
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(_pure({"params": abstract.params, "ema": abstract.ema})),
-                    opt_state=ocp.args.StandardRestore(_pure(abstract.opt_state)),
-                    data=ocp.args.JsonRestore(),
-                    meta=ocp.args.JsonRestore(),
-                ),
-            )
+            return self._manager.restore(step, args=ocp.args.Composite(**standard, **json))
         except (ValueError, KeyError) as error:
             raise ValueError(
                 f"checkpoint {self.directory / str(step)} does not fit this configuration: {error}\n"
                 "Use the config it was written with, or another --workdir."
             ) from error
-        params = _refill({"params": like.params, "ema": like.ema}, restored["params"])
-        opt_state = _refill(like.opt_state, restored["opt_state"])
-        step_array = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), like.step.sharding)
-        state = TrainState(step_array, params["params"], opt_state, params["ema"])
-        return state, restored["data"], restored["meta"]
 
     def close(self) -> None:
         """Wait for the writes under way."""

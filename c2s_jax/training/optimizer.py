@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import optax
 from flax import nnx
 
@@ -18,12 +17,12 @@ def make_schedule(config: Any) -> optax.Schedule:
 
 
 def decay_mask(params: nnx.State) -> Any:
-    """True for weights that decay: every parameter but norm scales."""
+    """True for weights that decay: every parameter but those of norms and biases."""
 
-    def one(variable: nnx.Variable) -> nnx.Variable:
-        return variable.replace("norm" not in variable.get_metadata("axes"))
+    def one(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
+        return variable.replace(path[-1] != "bias" and "norm" not in variable.get_metadata("axes"))
 
-    return jax.tree.map(one, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    return nnx.map_state(one, params)
 
 
 def make_optimizer(config: Any) -> optax.GradientTransformation:

@@ -11,20 +11,20 @@ from jax.sharding import Mesh
 
 from c2s_jax.ops import token_logprobs
 from c2s_jax.parallel import activation_rules
-from c2s_jax.training.state import TrainState
+from c2s_jax.training.state import TrainState, all_weights
 
 Batch = dict[str, jax.Array]
 
 
-def loss_sums(graphdef: nnx.GraphDef, params: nnx.State, batch: Batch, n_tasks: int, key: jax.Array | None) -> Any:
+def loss_sums(graphdef: nnx.GraphDef, weights: nnx.State, batch: Batch, n_tasks: int, key: jax.Array | None) -> Any:
     """Weighted sum of negative log-probabilities, and (loss, weight) sums a task, shape [2, n_tasks]."""
-    model = nnx.merge(graphdef, params)
+    model = nnx.merge(graphdef, weights)
     hidden = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], dropout_key=key)
-    table = model.embedding[...].astype(hidden.dtype)
+    table = model.output_table.astype(hidden.dtype)
     logprob, _ = token_logprobs(hidden, table, batch["targets"], softcap=model.config.final_softcap)
-    weights = batch["loss_weights"]
+    loss_weights = batch["loss_weights"]
     by_task = jax.nn.one_hot(batch["task_ids"], n_tasks, dtype=jnp.float32)
-    sums = jnp.einsum("XBT,BTN->XN", jnp.stack([-logprob * weights, weights]), by_task)
+    sums = jnp.einsum("XBT,BTN->XN", jnp.stack([-logprob * loss_weights, loss_weights]), by_task)
     return sums[0].sum(), sums
 
 
@@ -46,29 +46,30 @@ def make_train_step(
     ``dropout_seed`` is given, keyed by it and the step.
     """
 
-    def grads_of(params: nnx.State, batch: Batch, key: jax.Array | None) -> Any:
-        (_, sums), grads = jax.value_and_grad(lambda p: loss_sums(graphdef, p, batch, n_tasks, key), has_aux=True)(
-            params
-        )
+    def grads_of(state: TrainState, batch: Batch, key: jax.Array | None) -> Any:
+        def loss(params: nnx.State) -> Any:
+            return loss_sums(graphdef, all_weights(params, state.frozen), batch, n_tasks, key)
+
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         return sums, grads
 
-    def accumulated(params: nnx.State, batch: Batch, key: jax.Array | None) -> Any:
+    def accumulated(state: TrainState, batch: Batch, key: jax.Array | None) -> Any:
         if accumulate == 1:
-            return grads_of(params, batch, key)
+            return grads_of(state, batch, key)
         # Strided, so that each micro-batch has rows of every device.
         micro = {k: jnp.swapaxes(v.reshape(-1, accumulate, *v.shape[1:]), 0, 1) for k, v in batch.items()}
 
         def add(carry: Any, xs: Any) -> Any:
             index, part = xs
             part_key = None if key is None else jax.random.fold_in(key, index)
-            return jax.tree.map(jnp.add, carry, grads_of(params, part, part_key)), None
+            return jax.tree.map(jnp.add, carry, grads_of(state, part, part_key)), None
 
-        zeros = (jnp.zeros((2, n_tasks)), jax.tree.map(jnp.zeros_like, params))
+        zeros = (jnp.zeros((2, n_tasks)), jax.tree.map(jnp.zeros_like, state.params))
         return jax.lax.scan(add, zeros, (jnp.arange(accumulate), micro))[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(dropout_seed), state.step) if dropout_seed is not None else None
-        sums, grads = accumulated(state.params, batch, key)
+        sums, grads = accumulated(state, batch, key)
         total = jnp.maximum(sums[1].sum(), 1.0)
         grads = jax.tree.map(lambda g: g / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -82,7 +83,7 @@ def make_train_step(
             "loss_by_task": sums[0] / sums[1],  # NaN for a task that this batch has no token of
             "gradient_norm": optax.tree.norm(grads),
         }
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        return TrainState(state.step + 1, params, opt_state, ema, state.frozen), metrics
 
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
@@ -94,11 +95,11 @@ def make_train_step(
 
 
 def make_eval_step(graphdef: nnx.GraphDef, mesh: Mesh, *, n_tasks: int) -> Callable[[nnx.State, Batch], jax.Array]:
-    """Build ``(params, batch) -> [2, n_tasks]``: sums of loss and of weights a task."""
-    jitted = jax.jit(lambda params, batch: loss_sums(graphdef, params, batch, n_tasks, None)[1])
+    """Build ``(weights, batch) -> [2, n_tasks]``: sums of loss and of weights a task."""
+    jitted = jax.jit(lambda weights, batch: loss_sums(graphdef, weights, batch, n_tasks, None)[1])
 
-    def run(params: nnx.State, batch: Batch) -> jax.Array:
+    def run(weights: nnx.State, batch: Batch) -> jax.Array:
         with jax.set_mesh(mesh), activation_rules():
-            return jitted(params, batch)
+            return jitted(weights, batch)
 
     return run

@@ -1,3 +1,5 @@
+import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -5,7 +7,9 @@ import numpy as np
 import pytest
 
 from c2s_jax.data import Augmentation, MixtureTask, PackedRows, batches
+from c2s_jax.data.packing import plan_rows
 from c2s_jax.tasks import load_templates
+from tests.data.conftest import CellsInMemory
 
 NAMES = ("tokens", "targets", "loss_weights", "positions", "segment_ids", "task_ids")
 TASKS = (
@@ -136,17 +140,61 @@ def test_short_rows_of_short_examples_are_nearly_full(make_rows, make_cells):
     assert np.count_nonzero(rows.block(1)["segment_ids"]) / (64 * 256) >= 0.95
 
 
-def test_examples_too_long_for_a_row_are_left_out(make_rows, make_cells, gene_names):
-    rows = make_rows([TASKS[0]], cells=make_cells(40, (3, 140)), seq_len=256)
-    known = all_examples(rows, gene_names)
-    assert max(map(len, known)) > 256
-    assert sum(len(check_row(rows[r], [TASKS[0]], known)) for r in range(8)) >= 8
+NUMBERED = {
+    "cell_type_annotation": ("Top {num_genes} genes of one cell: {cell_sentence}.\nType:", "{cell_type}."),
+    "cell_type_conditioned_generation": ("Top {num_genes} genes of a {cell_type} cell:", "{cell_sentence}."),
+    "cell_sentence_modelling": ("Top {num_genes} genes:\n", "{cell_sentence}"),
+}
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Folder of templates that tell the number of genes."""
+    for task, (prompt, response) in NUMBERED.items():
+        (tmp_path / f"{task}.json").write_text(json.dumps({"model_input": [prompt], "response": [response]}))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("seq_len", [61, 120, 215])  # at the last, about 100 genes fit
+def test_overlong_cells_are_cut_to_the_genes_that_fit(make_rows, make_cells, gene_names, numbered, seq_len):
+    """A beginning of the ranking, its number in the prompt, the whole response; nothing is left out."""
+    tasks = [MixtureTask(task, prompts=numbered) for task in NUMBERED]
+    rows = make_rows(tasks, make_cells(60, (3, 140), unlabelled=0), seq_len=seq_len, rows_per_block=64)
+    tokenizer, cells = rows.formatter.tokenizer, rows.cells
+    draw, examples = rows._examples(0, 300)
+
+    def written(i: int, number: int) -> list[int]:
+        fields = {"cell_type": str(cells.fields("cell_type")[draw.cell[i]]), "num_genes": str(number)}
+        fields["cell_sentence"] = " ".join(gene_names[g] for g in cells.lists[draw.cell[i]][:number])
+        text = " ".join(NUMBERED[tasks[draw.task[i]].task]).format(**fields)
+        return [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+
+    n_cut = 0
+    for i, tokens in enumerate(np.split(examples.tokens, examples.indptr[1:-1])):
+        number = int(re.search(r"Top (\d+) genes", tokenizer.decode(tokens)).group(1))
+        assert tokens.tolist() == written(i, number)
+        assert len(tokens) <= seq_len
+        if number < len(cells.lists[draw.cell[i]]):
+            n_cut += 1
+            assert len(written(i, number + 1)) > seq_len - 4  # hardly any room is lost
+    assert 60 < n_cut < 300
+    assert (plan_rows(examples.lengths, 300, seq_len) >= 0).all()
+
+
+def test_examples_whose_text_alone_is_too_long_are_left_out(make_rows, numbered):
+    cells = CellsInMemory([np.arange(9)] * 4, [np.ones(9)] * 4, {"cell_type": ["B", "B", "B", "B cell " * 90]})
+    rows = make_rows([MixtureTask("cell_type_annotation", prompts=numbered)], cells, seq_len=100)
+    kept = rows.block(0)
+    assert rows.formatter.tokenizer.decode(kept["tokens"][kept["segment_ids"] > 0]).count("Type: B.") > 8
+    assert "B cell B cell" not in rows.formatter.tokenizer.decode(kept["tokens"][kept["segment_ids"] > 0])
 
 
 def test_all_too_long(make_rows, make_cells):
-    message = r"every example is longer than data.seq_len=32.*shortest\D+\d+.*raise seq_len or lower max_genes"
-    with pytest.raises(ValueError, match=message):
-        make_rows(cells=make_cells(10, (100, 120)), seq_len=32)
+    cells = make_cells(10, (100, 120))
+    message = r"longer than data.seq_len={}, even with a single gene .*shortest\D+\d+.*raise seq_len"
+    for seq_len, who in ((32, r"\d\d% of the examples are"), (8, "every example is")):
+        with pytest.raises(ValueError, match=f"^{who} {message.format(seq_len)}"):
+            make_rows(cells=cells, seq_len=seq_len)
 
 
 class TestBatches:

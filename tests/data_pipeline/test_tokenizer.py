@@ -74,10 +74,10 @@ def test_gene_table_is_exact_with_it(trained, pbmc_corpus):
 
 def test_report_is_written_and_says_the_truth(trained):
     tokenizer, report = trained
-    stored = json.loads(tokenizer.path.with_suffix(".json").read_text())
+    stored = json.loads(tokenizer.path.with_suffix(".report.json").read_text())
     assert stored["fingerprint"] == tokenizer.fingerprint == report.fingerprint
     assert stored["genes"] == 765
-    assert sorted(p.name for p in tokenizer.path.parent.iterdir()) == ["tokenizer.json", "tokenizer.model"]
+    assert sorted(p.name for p in tokenizer.path.parent.iterdir()) == ["tokenizer.model", "tokenizer.report.json"]
 
 
 def test_same_corpus_same_model_also_in_another_process(trained, pbmc_corpus, tmp_path):

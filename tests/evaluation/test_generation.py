@@ -1,18 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from c2s_jax.cells import RankExpression
-from c2s_jax.evaluation import generate_cells, generation_metrics
+from c2s_jax.evaluation import generate_cells, generation, generation_metrics
 from c2s_jax.evaluation.context import dense_expression, sentences_of
-from c2s_jax.evaluation.generation import Generated, populations
+from c2s_jax.evaluation.generation import Generated, Spaces, populations
 from c2s_jax.generation import Sampling
 
 N = 60
-
-
-@pytest.fixture(scope="module")
-def fit(context) -> RankExpression:
-    return RankExpression(**context.corpus.datasets[0]["rank_expression"])
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +18,8 @@ def real(context) -> list[list[str]]:
     return [[context.corpus.genes.names[g] for g in genes] for genes in lists]
 
 
-def measure(context, fit, made: Generated) -> dict:
-    cells = populations(context, "test", made, fit, components=8, seed=0)
+def measure(context, made: Generated) -> dict:
+    cells = populations(context, "test", made, components=8, seed=0)
     return generation_metrics(context, "test", made, cells, k=5)
 
 
@@ -31,10 +27,10 @@ def generate(telling, answers: list[str]) -> Generated:
     return generate_cells(telling(answers), "test", sampling=Sampling(), max_cells=len(answers))
 
 
-def test_real_sentences_are_perfect(context, telling, fit, real):
+def test_real_sentences_are_perfect(context, telling, real):
     made = generate(telling, [f" {' '.join(genes)}." for genes in real])
     assert [x.tolist() for x in made.sentences.lists()] == [context.corpus.genes.ids(g).tolist() for g in real]
-    found = measure(context, fit, made)
+    found = measure(context, made)
     assert (found["valid"], found["unique"], found["overlap"], found["jaccard"]) == (1.0, 1.0, 1.0, 1.0)
     assert found["genes"] == found["real_genes"]
     references = found["references"]
@@ -47,7 +43,7 @@ def test_real_sentences_are_perfect(context, telling, fit, real):
     assert references["real_vs_real"]["knn_accuracy"] > 0.7
 
 
-def test_counts_by_hand(context, telling, fit, real):
+def test_counts_by_hand(context, telling, real):
     """Of each sentence: half the genes, one of them twice, and one word that is no gene."""
     written, kept, words = [], 0, 0
     for genes in real:
@@ -56,7 +52,7 @@ def test_counts_by_hand(context, telling, fit, real):
         kept, words = kept + len(half), words + len(half) + 2
     made = generate(telling, written)
     assert all(r.n_unknown == r.n_duplicate == 1 for r in made.repairs)
-    found = measure(context, fit, made)
+    found = measure(context, made)
     assert found["valid"] == pytest.approx((words - N) / words)
     assert found["unique"] == pytest.approx(1 - N / (words - N))
     assert found["overlap"] == pytest.approx(np.mean([(len(g) // 2) / len(g) for g in real]), rel=1e-5)
@@ -75,8 +71,8 @@ def test_conditions_are_the_held_out_cells_types(context, telling, real):
     assert len(set(asked.sampler.prompts)) > len(set(labels))  # templates in turn
 
 
-def test_a_model_that_writes_nothing(context, telling, fit):
-    found = measure(context, fit, generate(telling, [""] * N))
+def test_a_model_that_writes_nothing(context, telling):
+    found = measure(context, generate(telling, [""] * N))
     assert (found["overlap"], found["genes"]) == (0.0, 0.0)
     assert np.isfinite(found["scfid"])
 
@@ -97,9 +93,20 @@ def test_answers_of_the_longest_cell_fit(context):
     assert context.tokens_of(200) % 32 == 0
 
 
-def test_a_real_model_generates(context, fit):
+def test_a_real_model_generates(context):
     """The sampler itself instead of one that answers as told."""
     made = generate_cells(context, "test", sampling=Sampling(), seed=1, max_cells=4)
     again = generate_cells(context, "test", sampling=Sampling(), seed=1, max_cells=4)
     assert made.texts == again.texts
     assert any(made.texts)
+
+
+def test_expression_is_read_off_the_line_of_each_data_set(context, monkeypatch):
+    (fit,) = generation.rank_expressions(context.corpus)
+    higher = dataclasses.replace(fit, intercept=fit.intercept + 1.0)
+    monkeypatch.setattr(generation, "rank_expressions", lambda corpus: [fit, higher])
+    sentences = sentences_of(context.corpus.cells("test"), np.arange(3), 20)
+    found = Spaces(context, components=4).of_sentences(np.array(["x"] * 3), sentences, np.array([1, 0, 1]))
+    for expression, genes, line in zip(found.expression, sentences.lists(), (higher, fit, higher)):
+        np.testing.assert_array_equal(expression[genes], line.expression(np.arange(len(genes))))
+        assert np.count_nonzero(expression) == len(genes)

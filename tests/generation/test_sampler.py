@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.generation.sampling import draw, log_distribution
 from c2s_jax.models import Gemma2, Gemma2Config
-from c2s_jax.parallel import make_mesh
+from c2s_jax.parallel import make_mesh, parameter_shardings
 
 CONFIG = Gemma2Config(
     vocab_size=64,
@@ -224,3 +224,30 @@ def test_bad_input(model: tuple[nnx.GraphDef, nnx.State]) -> None:
     for wrong in ({"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}):
         with pytest.raises(ValueError, match="need temperature >= 0"):
             Sampling(**wrong)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0)])
+def test_rows_beyond_the_vocabulary_are_never_drawn(
+    model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray], teacher: Teacher, sampling: Sampling
+) -> None:
+    pieces = 9
+    mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
+    sampler = Sampler(model[0], stop_ids=(), vocab_size=pieces, batch_size=5, mesh=mesh)
+    found = sampler(model[1], prompts, max_new_tokens=NEW, sampling=sampling)
+    assert found.tokens.max() < pieces
+    for prompt, tokens, logprobs in zip(prompts, found.tokens, found.logprobs):
+        logits = teacher(np.concatenate([prompt, tokens]))[len(prompt) - 1 : -1, :pieces]
+        expected = [distribution(row, Sampling())[token] for row, token in zip(logits, tokens)]
+        np.testing.assert_allclose(logprobs, expected, rtol=0, atol=1e-4)
+
+
+def test_spread_over_devices(model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray]) -> None:
+    """Rows and heads on eight devices give what one device gives; a device holds its own rows' cache only."""
+    alone = make_sampler(model)(model[1], prompts, max_new_tokens=NEW, sampling=Sampling(temperature=0))
+    mesh = make_mesh({"fsdp": 4, "tensor": 2}, jax.devices()[:8])
+    params = jax.device_put(model[1], parameter_shardings(model[1], mesh))
+    sampler = Sampler(model[0], stop_ids=(), batch_size=5, mesh=mesh)
+    assert sampler.batch_size == 8
+    found = sampler(params, prompts, max_new_tokens=NEW, sampling=Sampling(temperature=0))
+    np.testing.assert_array_equal(found.tokens, alone.tokens)
+    np.testing.assert_allclose(found.logprobs, alone.logprobs, rtol=0, atol=1e-4)

@@ -1,16 +1,23 @@
 """Chunked token log-probabilities against ``jax.nn.log_softmax`` of all logits."""
 
+import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from c2s_jax.ops import token_logprobs
+from c2s_jax.ops import logprob, token_logprobs
+from c2s_jax.parallel import activation_rules, batch_sharding, make_mesh
 
 B, T, D, V = 2, 12, 6, 50
+
+Op = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]
 
 
 def inputs() -> tuple[Any, Any, Any]:
@@ -72,30 +79,139 @@ def test_half_precision() -> None:
     assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.bfloat16]
 
 
-def test_logits_are_never_whole() -> None:
-    """No floating-point array of B × T × V elements in the compiled program, forward and backward."""
-    batch, time, vocabulary = 2, 64, 512
-    hidden, table = jnp.ones((batch, time, D)), jnp.ones((vocabulary, D))
-    targets = jnp.zeros((batch, time), jnp.int32)
+def test_gradients_in_half_precision() -> None:
+    """They are as near the exact ones as rounding of what is multiplied allows."""
+    hidden, table, targets = inputs()
+    h, w = jnp.asarray(hidden, jnp.bfloat16), jnp.asarray(table, jnp.bfloat16)
+    found = jax.grad(lambda h, w: token_logprobs(h, w, targets, chunk=5)[0].sum(), argnums=(0, 1))(h, w)
+    exact = jax.grad(lambda h, w: whole(h, w, targets, None)[0].sum(), argnums=(0, 1))
+    for x, y in zip(found, exact(h.astype(jnp.float32), w.astype(jnp.float32))):
+        assert x.dtype == jnp.bfloat16
+        np.testing.assert_allclose(x.astype(jnp.float32), y, rtol=0, atol=0.01 * np.abs(y).max())
 
-    def largest(chunk: int) -> int:
-        def f(h: jax.Array, w: jax.Array) -> jax.Array:
-            logprob, entropy = token_logprobs(h, w, targets, softcap=3.0, chunk=chunk)
-            return (logprob * 2 + entropy).sum()
 
-        text = jax.jit(jax.value_and_grad(f, argnums=(0, 1))).lower(hidden, table).compile().as_text() or ""
-        return max(int(np.prod([int(n) for n in s.split(",")])) for s in re.findall(r"\bf32\[([\d,]+)\]", text))
+# ------------------------------------------------------------------------------------------------------- memory
 
-    assert largest(time) == batch * time * vocabulary
-    assert largest(8) <= batch * 8 * vocabulary
+
+def value_and_grad(op: Op) -> Callable[..., Any]:
+    def f(h: jax.Array, w: jax.Array, t: jax.Array) -> jax.Array:
+        logprob, entropy = op(h, w, t)
+        return (2 * logprob + entropy).sum()
+
+    return jax.value_and_grad(f, argnums=(0, 1))
+
+
+def temporary_bytes(op: Op, time: int, batch: int = 4, vocabulary: int = 2048) -> int:
+    shapes = (batch, time, D), (vocabulary, D)
+    floats = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    targets = jax.ShapeDtypeStruct((batch, time), jnp.int32)
+    analysis: Any = jax.jit(value_and_grad(op)).lower(*floats, targets).compile().memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_time() -> None:
+    """Beyond what is as small as the hidden states; the memory of logits made at once grows by all of them."""
+    batch, vocabulary, chunk, short, long = 4, 2048, 32, 256, 1024
+
+    def ours(h: jax.Array, w: jax.Array, t: jax.Array) -> Any:
+        return token_logprobs(h, w, t, softcap=3.0, chunk=chunk)
+
+    def naive(h: jax.Array, w: jax.Array, t: jax.Array) -> Any:
+        return whole(h, w, t, 3.0)
+
+    logits = 4 * batch * vocabulary  # bytes, a time step
+    grown = temporary_bytes(ours, long) - temporary_bytes(ours, short)
+    assert grown < (long - short) * logits / 50
+    assert temporary_bytes(ours, long) < 5 * chunk * logits < long * logits / 6
+    assert temporary_bytes(naive, long) - temporary_bytes(naive, short) >= (long - short) * logits
 
 
 def test_default_chunk_bounds_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ``chunk``, at most CHUNK_LOGITS logits are held."""
-    from c2s_jax.ops import logprob
-
     monkeypatch.setattr(logprob, "CHUNK_LOGITS", B * V * 3)
     hidden, table, targets = inputs()
     text = str(jax.make_jaxpr(lambda h, w: token_logprobs(h, w, targets))(hidden, table))
     assert f"f32[{B},3,{V}]" in text
     assert f"f32[{B},{T},{V}]" not in text
+
+
+# ----------------------------------------------------------------------------------------------------- sharding
+
+ROWS, TIME, WIDTH, VOCABULARY, CHUNK = 16, 64, 24, 416, 8
+PARAMETER = PartitionSpec("tensor", "fsdp")
+COLLECTIVE = "(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+MESHES = [{"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"replica": 2, "fsdp": 2, "tensor": 2}, {"tensor": 8}]
+
+
+def sharded_inputs(mesh: Mesh, table_spec: PartitionSpec) -> tuple[jax.Array, jax.Array, jax.Array]:
+    rng = np.random.default_rng(4)
+    rows = batch_sharding(mesh)
+    return (
+        jax.device_put(rng.normal(size=(ROWS, TIME, WIDTH)).astype(np.float32), rows),
+        jax.device_put(rng.normal(size=(VOCABULARY, WIDTH)).astype(np.float32), NamedSharding(mesh, table_spec)),
+        jax.device_put(rng.integers(0, VOCABULARY, (ROWS, TIME), np.int32), rows),
+    )
+
+
+def compile_sharded(mesh: Mesh, arguments: tuple[jax.Array, ...], softcap: float | None) -> jax.stages.Compiled:
+    """Value and gradients; the table's gradient lies as the parameter would."""
+    shardings = (None, (batch_sharding(mesh), NamedSharding(mesh, PARAMETER)))
+    step = value_and_grad(partial(token_logprobs, softcap=softcap, chunk=CHUNK))
+    with jax.set_mesh(mesh), activation_rules():
+        return jax.jit(step, out_shardings=shardings).lower(*arguments).compile()
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("mesh_shape", MESHES, ids=str)
+def test_same_on_any_mesh(mesh_shape: dict[str, int], softcap: float | None) -> None:
+    mesh = make_mesh(mesh_shape)
+    arguments = sharded_inputs(mesh, PARAMETER)
+    value, gradients = compile_sharded(mesh, arguments, softcap)(*arguments)
+    wanted = value_and_grad(partial(whole, softcap=softcap))(*(np.asarray(x) for x in arguments))
+    np.testing.assert_allclose(value, wanted[0], rtol=1e-5)
+    for x, y in zip(gradients, wanted[1]):
+        assert np.abs(y).max() > 0.1
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("table_spec", [PARAMETER, PartitionSpec()], ids=["sharded", "replicated"])
+@pytest.mark.parametrize("mesh_shape", MESHES[:3], ids=str)
+def test_devices_hold_their_part_of_the_logits(mesh_shape: dict[str, int], table_spec: PartitionSpec) -> None:
+    """Wherever the table lies, no device has a chunk's logits of the whole vocabulary, nor sends them."""
+    mesh = make_mesh(mesh_shape)
+    text = compile_sharded(mesh, sharded_inputs(mesh, table_spec), 2.0).as_text() or ""
+    tensor = mesh.shape["tensor"]
+    rows, part = ROWS * tensor // mesh.size, VOCABULARY // tensor
+    logits = [n for n in map(math.prod, float_shapes(text)) if n % part == 0 and n % WIDTH]
+    assert max(logits) == rows * CHUNK * part
+
+
+@pytest.mark.parametrize("mesh_shape", MESHES[:3], ids=str)
+def test_the_table_travels_once(mesh_shape: dict[str, int]) -> None:
+    """It is gathered once and its gradient added up once, neither for every chunk."""
+    mesh = make_mesh(mesh_shape)
+    text = compile_sharded(mesh, sharded_inputs(mesh, PARAMETER), 2.0).as_text() or ""
+    loops, entry = text.split("\nENTRY ")
+    share = VOCABULARY * WIDTH // mesh.shape["tensor"] // mesh.shape["fsdp"]
+
+    def large_collectives(computations: str) -> list[str]:
+        sent = re.findall(rf"= (.*) {COLLECTIVE}\(", computations)
+        return [kind for result, kind in sent if max(map(math.prod, float_shapes(result)), default=0) >= share]
+
+    assert large_collectives(loops) == []
+    assert sorted(large_collectives(entry)) == ["all-gather", "all-reduce"]
+
+
+def float_shapes(text: str) -> list[tuple[int, ...]]:
+    """Shapes of all float32 arrays in a program's text."""
+    return [tuple(map(int, s.split(","))) for s in re.findall(r"\bf32\[([\d,]+)\]", text)]
+
+
+def test_default_chunk_is_a_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen rows over four devices, the vocabulary over two: eight times as many steps as on one device."""
+    monkeypatch.setattr(logprob, "CHUNK_LOGITS", ROWS * VOCABULARY * 3)
+    mesh = make_mesh({"replica": 2, "fsdp": 2, "tensor": 2})
+    arguments = sharded_inputs(mesh, PARAMETER)
+    assert f"f32[{ROWS},3,{VOCABULARY}]" in str(jax.make_jaxpr(token_logprobs)(*arguments))
+    with jax.set_mesh(mesh), activation_rules():
+        assert f"f32[{ROWS},24,{VOCABULARY}]" in str(jax.make_jaxpr(lambda *x: token_logprobs(*x))(*arguments))

@@ -3,22 +3,48 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 from c2s_jax.ops import rotate
 
 B, T, N, E = 2, 9, 3, 8
 
 
-def test_equals_complex_multiplication() -> None:
+def turned(x: NDArray, positions: NDArray, theta: float) -> NDArray:
     """Pair (i, i + E/2) is a complex number that turns by position · theta^(-2i/E)."""
+    half = x.shape[-1] // 2
+    z = x[..., :half].astype(np.float64) + 1j * x[..., half:]
+    z *= np.exp(1j * positions[..., None] * theta ** (-np.arange(half) / half))[:, :, None]
+    return np.concatenate([z.real, z.imag], axis=-1)
+
+
+@pytest.fixture
+def inputs() -> tuple[NDArray, NDArray]:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(B, T, N, E)).astype(np.float32)
-    positions = rng.integers(0, 500, (B, T), np.int32)
-    found = np.asarray(jax.jit(lambda x, p: rotate(x, p, theta=100.0))(x, positions))
-    z = x[..., : E // 2].astype(np.float64) + 1j * x[..., E // 2 :]
-    turn = np.exp(1j * positions[..., None] * 100.0 ** (-2.0 * np.arange(E // 2) / E))
-    wanted = z * turn[:, :, None]
-    np.testing.assert_allclose(found, np.concatenate([wanted.real, wanted.imag], axis=-1), rtol=0, atol=2e-4)
+    return rng.normal(size=(B, T, N, E)).astype(np.float32), rng.integers(0, 500, (B, T), np.int32)
+
+
+def test_equals_complex_multiplication(inputs: tuple[NDArray, NDArray]) -> None:
+    found = jax.jit(lambda x, p: rotate(x, p, theta=100.0))(*inputs)
+    np.testing.assert_allclose(found, turned(*inputs, theta=100.0), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("dims", [2, 4, 6, 8])
+def test_leading_dimensions_alone(inputs: tuple[NDArray, NDArray], dims: int) -> None:
+    """They turn as a head of that size would; the others stay, to the bit."""
+    x, positions = inputs
+    found = np.asarray(rotate(jnp.asarray(x), jnp.asarray(positions), theta=100.0, dims=dims))
+    np.testing.assert_allclose(found[..., :dims], turned(x[..., :dims], positions, 100.0), rtol=0, atol=2e-4)
+    np.testing.assert_array_equal(found[..., dims:], x[..., dims:])
+
+
+def test_scaled_positions_lie_between_whole_ones(inputs: tuple[NDArray, NDArray]) -> None:
+    x, positions = inputs
+    found = rotate(jnp.asarray(x), jnp.asarray(positions), theta=100.0, dims=6, position_scale=4.0)
+    wanted = turned(x[..., :6], positions / 4.0, 100.0)
+    np.testing.assert_allclose(found[..., :6], wanted, rtol=0, atol=2e-4)
+    assert np.abs(turned(x[..., :6], positions // 4, 100.0) - wanted).max() > 0.1
 
 
 def test_products_depend_on_distance_alone() -> None:

@@ -112,11 +112,11 @@ def test_parameters_lie_where_the_rules_say() -> None:
     }
     # [vocab / tensor, embed / fsdp], [pairs, embed / fsdp, heads / tensor, head_dim], and so on.
     assert shards["embedding"] == (32, 4)
-    assert shards["pairs.local_layer.attention.q"] == (2, 4, 2, 8)
-    assert shards["pairs.global_layer.attention.k"] == (2, 4, 1, 8)
-    assert shards["pairs.local_layer.attention.o"] == (2, 2, 8, 4)
-    assert shards["pairs.local_layer.ffw.gate"] == (2, 4, 16)
-    assert shards["pairs.local_layer.ffw.down"] == (2, 16, 4)
+    assert shards["blocks.local_layer.attention.q.kernel"] == (2, 4, 2, 8)
+    assert shards["blocks.global_layer.attention.k.kernel"] == (2, 4, 1, 8)
+    assert shards["blocks.local_layer.attention.o.kernel"] == (2, 2, 8, 4)
+    assert shards["blocks.local_layer.ffw.gate.kernel"] == (2, 4, 16)
+    assert shards["blocks.local_layer.ffw.down.kernel"] == (2, 16, 4)
     assert shards["final_norm.scale"] == (16,)
     moments = optax.tree_utils.tree_get(state.opt_state, "mu")
     for p, m in zip(jax.tree.leaves(state.params), jax.tree.leaves(moments)):
@@ -136,7 +136,7 @@ def test_describe_names_every_parameter() -> None:
 
 def test_dimension_that_the_mesh_does_not_divide() -> None:
     params = abstract_params(num_kv_heads=1)
-    with pytest.raises(ValueError, match=r"pairs\..*\.attention\.k .*dimension 1 is not divisible .* tensor=2"):
+    with pytest.raises(ValueError, match=r"blocks\..*\.k\.kernel .*dimension 1 is not divisible .* tensor=2"):
         parameter_shardings(params, make_mesh({"fsdp": 4, "tensor": 2}))
 
 

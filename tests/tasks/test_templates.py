@@ -99,6 +99,8 @@ def test_missing_value_names_the_field():
         ({"model_input": ["a {cell_sentence}{cell_type}"], "response": ["x."]}, r"followed by '\{cell_type\}'"),
         ({"model_input": ["a {cell_sentence}.{cell_type}"], "response": ["x."]}, r"followed by '\{cell_type\}'"),
         ({"model_input": ["a "], "response": ["x."]}, "entry 0: model_input ends with a space"),
+        ({"model_input": ["a"], "response": [" x."]}, "entry 0: response begins with white space"),
+        ({"model_input": ["a"], "response": ["\n{cell_type}."]}, "entry 0: response begins with white space"),
     ],
 )
 def test_bad_file_is_named(source, content, message):

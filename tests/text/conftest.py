@@ -1,13 +1,15 @@
-"""Small SentencePiece models, trained here, in whose vocabularies names and periods merge in awkward ways."""
+"""Small tokenizers, trained here, in whose vocabularies names and periods merge in awkward ways."""
 
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
 
-from c2s_jax.text import SentencePieceTokenizer
+from c2s_jax.text import HuggingFaceTokenizer, SentencePieceTokenizer
+from tests.text.neox import train_neox
 
 SPECIAL = {
     "pad_id": 0,
@@ -28,12 +30,12 @@ FAITHFUL = {
 
 
 def make_gene_names(n: int = 400) -> list[str]:
-    """Names like HLA-DRB1, RP11-34.2, MT-CO3: shared stems, digits, hyphens, periods."""
+    """Names like HLA-DRB1, RP11-34.2, MT-CO3, H2-T24(PS): shared stems, digits, hyphens, periods, brackets."""
     rng = np.random.default_rng(0)
     stems = ["HLA-DR", "RP11-", "MT-CO", "IGH", "CD", "TRA.", "S100A", "LINC0", "X.Y"]
     letters = np.array(list("ABCDE0123456789"))
     names = {stem + "".join(rng.choice(letters, rng.integers(1, 5))) for stem in rng.choice(stems, 2 * n)}
-    return sorted(names)[:n]
+    return sorted(names)[: n - n // 8] + [f"{name}(PS)" for name in sorted(names)[: n // 8]]
 
 
 def train_model(path: Path, sentences: list[str], **options) -> Path:
@@ -60,11 +62,28 @@ def gene_names() -> list[str]:
     return make_gene_names()
 
 
+@pytest.fixture(scope="session")
+def of_kind(tmp_path_factory, gene_names):
+    """Function that gives the tokenizer of a kind: "bpe" or "unigram" (SentencePiece), "neox" (byte-level BPE)."""
+
+    @cache
+    def make(kind: str) -> SentencePieceTokenizer | HuggingFaceTokenizer:
+        folder, sentences = tmp_path_factory.mktemp(kind), make_sentences(gene_names)
+        if kind == "neox":
+            return HuggingFaceTokenizer(train_neox(folder, sentences))
+        return SentencePieceTokenizer(train_model(folder / "tokenizer.model", sentences, model_type=kind))
+
+    return make
+
+
 @pytest.fixture(scope="session", params=["bpe", "unigram"])
-def tokenizer(request, tmp_path_factory, gene_names) -> SentencePieceTokenizer:
-    path = tmp_path_factory.mktemp(request.param) / "tokenizer.model"
-    train_model(path, make_sentences(gene_names), model_type=request.param)
-    return SentencePieceTokenizer(path)
+def tokenizer(request, of_kind) -> SentencePieceTokenizer:
+    return of_kind(request.param)
+
+
+@pytest.fixture(scope="session")
+def neox(of_kind) -> HuggingFaceTokenizer:
+    return of_kind("neox")
 
 
 @pytest.fixture

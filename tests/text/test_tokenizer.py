@@ -1,10 +1,8 @@
 import hashlib
-import os
+import json
 import pickle
-from pathlib import Path
 
 import pytest
-import sentencepiece
 
 from c2s_jax.text import SentencePieceTokenizer, Tokenizer, load_tokenizer
 
@@ -34,6 +32,18 @@ def test_stop_ids_are_eos_and_end_of_turn(tokenizer):
     assert tokenizer.stop_ids == (tokenizer.eos_id, tokenizer.encode("<end_of_turn>")[0])
 
 
+def test_stop_piece_named_by_the_config_beside(train, tmp_path):
+    added = {"600": {"content": "<ctrl100>"}, "6": {"content": "<end_of_turn>"}, "5": {"content": "<start_of_turn>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    assert load_tokenizer(train()).stop_ids == (1, 6, 600)
+
+
+def test_broken_config_beside_is_named(train, tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not a JSON file"):
+        load_tokenizer(train())
+
+
 def test_special_ids_decode_to_nothing(tokenizer):
     ids = [tokenizer.bos_id, *tokenizer.encode("CD4 CD8"), tokenizer.eos_id, tokenizer.pad_id]
     assert tokenizer.decode(ids) == "CD4 CD8"
@@ -60,8 +70,8 @@ def test_load_from_file_and_folder(tokenizer):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.model"):
         load_tokenizer(tmp_path / "no.model")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.model in .*tokenizer\.json"):
+    (tmp_path / "vocab.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.model or tokenizer\.json in .*vocab\.txt"):
         load_tokenizer(tmp_path)
 
 
@@ -87,13 +97,3 @@ def test_model_without_padding_is_refused(train):
     path = train(pad_id=-1, bos_id=0)
     with pytest.raises(ValueError, match="<pad>"):
         SentencePieceTokenizer(path)
-
-
-@pytest.mark.skipif("C2S_DATA" not in os.environ, reason="C2S_DATA names no folder with tokenizer_gemma2/")
-def test_gemmas_own_tokenizer():
-    path = Path(os.environ["C2S_DATA"]) / "tokenizer_gemma2"
-    tokenizer = load_tokenizer(path)
-    oracle = sentencepiece.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))
-    assert tokenizer.vocab_size == 256_000
-    assert tokenizer.stop_ids == (1, 107)
-    assert tokenizer.encode(" CD3D MALAT1.\n") == oracle.encode(" CD3D MALAT1.\n")

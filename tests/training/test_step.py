@@ -142,8 +142,8 @@ def test_running_mean_of_parameters() -> None:
         mean = {k: decay * mean[k] + (1 - decay) * now[k] for k in mean}
         for name, value in named(state.ema).items():
             np.testing.assert_allclose(value, mean[name], rtol=0, atol=1e-5, err_msg=name)
-    assert state.eval_params is state.ema
-    assert state._replace(ema=None).eval_params is state.params
+    assert state.eval_weights is state.ema
+    assert state._replace(ema=None).eval_weights is state.params
 
 
 # ------------------------------------------------------------------------------------------------- optimizer

@@ -1,0 +1,232 @@
+"""What the language models share: a scanned stack of blocks, a full pass, and decoding with a cache.
+
+Letters: B batch, T time, D model, F feed-forward, H heads, K kv heads, E head dim, V vocabulary, P blocks.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from c2s_jax.models import cache as kv
+from c2s_jax.models.linear import dropout
+from c2s_jax.ops import attend, constrain
+
+REMAT_POLICIES: dict[str, Callable | None] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+Mix = Callable[[Array, Array, Array], tuple[Array, Any]]
+"""Attention of a layer's queries over what they may see: (q, k, v) -> (mixed values [B,T,H,E], what to keep)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """What every architecture has.
+
+    Attributes
+    ----------
+    dropout
+        Of residual updates, in training.
+    dtype, param_dtype
+        Of activations and of parameters.
+    remat
+        What the backward pass recomputes: "none", "full" (everything within a block), "dots" (all but matrix products).
+    attention
+        Backend of ``ops.attend``; a run's "auto" is resolved before a model is made.
+    attention_chunk
+        Queries a chunk in the "xla" backend.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    ffw_dim: int
+    num_layers: int
+    num_heads: int
+    dropout: float = 0.0
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "xla"
+    attention_chunk: int = 512
+
+    def __post_init__(self) -> None:
+        if self.remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(f"model.remat={self.remat!r} is not one of none, {', '.join(REMAT_POLICIES)}")
+
+
+class Block(nnx.Module):
+    """The repeating unit of the stack: one layer, or several different ones."""
+
+    @property
+    def layers(self) -> tuple["Layer", ...]:
+        """In the order in which they are applied."""
+        raise NotImplementedError
+
+
+class Layer(Block):
+    """One transformer layer; architectures write ``__call__`` once, for the full pass and for decoding."""
+
+    window: int | None
+    """Keys a query sees, itself included; None for all."""
+    softcap: float | None
+    """Soft cap of attention scores."""
+    scale: float
+    """Multiplies q · k."""
+    dropout: float
+
+    def __call__(self, x: Array, positions: Int[Array, "B T"], mix: Mix, key: Array | None) -> tuple[Array, Any]:
+        """Hidden states after the layer, and what ``mix`` gave to keep."""
+        raise NotImplementedError
+
+    @property
+    def layers(self) -> tuple["Layer", ...]:
+        """A layer alone is a block, too."""
+        return (self,)
+
+    def attend(self, q: Array, k: Array, v: Array, **options: Any) -> Float[Array, "B T H E"]:
+        """``ops.attend`` with this layer's window, soft cap and scale."""
+        return attend(q, k, v, window=self.window, softcap=self.softcap, scale=self.scale, **options)
+
+    def residual(self, x: Array, update: Array, key: Array | None) -> Array:
+        """``x`` plus the update, which dropout may thin."""
+        return x + (dropout(update, self.dropout, key) if key is not None and self.dropout else update)
+
+
+class Decoder(nnx.Module):
+    """A decoder-only language model over a stack of equal blocks.
+
+    Architectures set ``config``, ``embedding``, ``blocks`` (by ``stack``) and ``final_norm``, and say how tokens are
+    embedded and which table gives the logits.
+    """
+
+    config: Any
+    embedding: nnx.Param
+    blocks: Block
+    final_norm: nnx.Module
+
+    def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Input embeddings in the activation dtype."""
+        raise NotImplementedError
+
+    @property
+    def output_table(self) -> Float[Array, "V D"]:
+        """Parameters that give a logit a token."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T V"]:
+        """Next-token logits (float32). Without ``positions`` each row is one example that starts at 0."""
+        return self.logits(self.hidden(tokens, positions, segment_ids))
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        *,
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Final hidden states, after the last norm. ``dropout_key`` switches dropout on."""
+        return self._forward(tokens, positions, segment_ids, dropout_key, keep_cache=False)[0]
+
+    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Soft-capped float32 logits of final hidden states."""
+        table = self.output_table.astype(hidden.dtype)
+        logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
+        cap = self.config.final_softcap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+    def prefill(self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], capacity: int) -> tuple[Array, kv.Cache]:
+        """Read left-aligned prompts padded to T: hidden state [B, D] of each last token, cache of ``capacity``."""
+        x, kept = self._forward(tokens, None, None, None, keep_cache=True)
+        last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        layers = zip(self.blocks.layers, kept)
+        return last, tuple(kv.from_prefill(pair, lengths, layer.window, capacity) for layer, pair in layers)
+
+    def step(self, tokens: Int[Array, "B"], positions: Int[Array, "B"], cache: kv.Cache) -> tuple[Array, kv.Cache]:
+        """Decode one token a row: hidden states [B, D] and the cache with this token in it."""
+        rows, at = jnp.arange(tokens.shape[0]), positions[:, None]
+        held = [c.positions.at[rows, positions % c.positions.shape[1]].set(positions) for c in cache]
+        graph, state = nnx.split(self.blocks)
+
+        def body(carry: Any, xs: Any) -> tuple[Any, None]:
+            x, pairs = carry
+            block, kept = nnx.merge(graph, xs[0]), []
+            for layer, pair, slots in zip(block.layers, pairs, held):
+                x, pair = layer(x, at, self._over_cache(layer, pair, xs[1], at, slots), None)
+                kept.append(pair)
+            return (x, kept), None
+
+        carry = (self.embed(tokens[:, None]), [c.kv for c in cache])
+        (x, pairs), _ = jax.lax.scan(body, carry, (state, jnp.arange(self._depth)))
+        return self.final_norm(x)[:, 0], tuple(map(kv.LayerCache, pairs, held))
+
+    @property
+    def _depth(self) -> int:
+        return self.config.num_layers // len(self.blocks.layers)
+
+    def _forward(
+        self,
+        tokens: Array,
+        positions: Array | None,
+        segment_ids: Array | None,
+        dropout_key: Array | None,
+        *,
+        keep_cache: bool,
+    ) -> tuple[Array, Any]:
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        graph, state = nnx.split(self.blocks)
+        n = len(self.blocks.layers)
+        keys = None if dropout_key is None else jax.random.split(dropout_key, (self._depth, n))
+
+        def body(x: Array, xs: Any) -> tuple[Array, Any]:
+            block, kept = nnx.merge(graph, xs[0]), []
+            for i, layer in enumerate(block.layers):
+                mix = self._over_sequence(layer, positions, segment_ids)
+                x, pair = layer(x, positions, mix, None if xs[1] is None else xs[1][i])
+                x = constrain(x, "batch", "time", "embed")
+                kept.append(pair)
+            return x, kept if keep_cache else None
+
+        remat = self.config.remat
+        if remat != "none":
+            body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+        x = constrain(self.embed(tokens), "batch", "time", "embed")
+        x, kept = jax.lax.scan(body, x, (state, keys))
+        return self.final_norm(x), kept
+
+    def _over_sequence(self, layer: Layer, positions: Array, segment_ids: Array | None) -> Mix:
+        """Attention within the rows at hand; keeps this layer's keys and values."""
+        options = dict(chunk=self.config.attention_chunk, backend=self.config.attention)
+
+        def mix(q: Array, k: Array, v: Array) -> tuple[Array, kv.KeyValues]:
+            out = layer.attend(q, k, v, positions=positions, segment_ids=segment_ids, **options)
+            return out, kv.KeyValues(k, v)
+
+        return mix
+
+    def _over_cache(self, layer: Layer, pair: kv.KeyValues, block: Array, at: Array, slots: Array) -> Mix:
+        """Attention of one new token a row over the cache; keeps the cache with the token in it."""
+
+        def mix(q: Array, k: Array, v: Array) -> tuple[Array, kv.KeyValues]:
+            updated = kv.write(pair, block, at[:, 0], k[:, 0], v[:, 0])
+            keys, values = (x.astype(q.dtype) for x in kv.read(updated, block))
+            return layer.attend(q, keys, values, positions=(at, slots)), updated
+
+        return mix
+
+
+def stack(make: Callable[[nnx.Rngs], Block], depth: int, rngs: nnx.Rngs) -> Block:
+    """``depth`` blocks in one, each parameter with a leading dimension more, for ``jax.lax.scan``."""
+    return nnx.split_rngs(splits=depth)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
