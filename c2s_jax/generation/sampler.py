@@ -169,6 +169,9 @@ def _generate(
     sampling: Sampling,
 ) -> tuple[Array, Array, Array, Array]:
     model = nnx.merge(graphdef, params)
+    # On the CPU, XLA copies what a loop reads from a stack at every step; blocks taken apart are read in place.
+    count = model.depth if jax.default_backend() == "cpu" else 1
+    parts = model.parts(count)
     rows = prompts.shape[0]
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids)
     stops = jnp.asarray(stop_ids, jnp.int32)
@@ -192,10 +195,10 @@ def _generate(
         )
 
     def body(carry: _Carry) -> _Carry:
-        hidden, cache = model.step(carry.token, carry.position, carry.cache)
+        hidden, cache = model.step(carry.token, carry.position, carry.cache, parts)
         return record(carry._replace(cache=cache), *sample(hidden, carry.written))
 
-    hidden, cache = model.prefill(prompts, lengths, prompts.shape[1] + max_new_tokens)
+    hidden, cache = model.prefill(prompts, lengths, prompts.shape[1] + max_new_tokens, count)
     shape = (rows, max_new_tokens)
     carry = _Carry(
         jnp.zeros((), jnp.int32),

@@ -5,11 +5,13 @@ Letters: B batch, T time, D model, F feed-forward, H heads, K kv heads, E head d
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from c2s_jax.models import cache as kv
@@ -18,7 +20,10 @@ from c2s_jax.ops import attend, constrain
 
 REMAT_POLICIES: dict[str, Callable | None] = {
     "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("attention"),
+    ),
 }
 
 Mix = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -36,7 +41,8 @@ class DecoderConfig:
     dtype, param_dtype
         Of activations and of parameters.
     remat
-        What the backward pass recomputes: "none", "full" (everything within a block), "dots" (all but matrix products).
+        What the backward pass recomputes: "none", "full" (everything within a block), "dots" (all but the products with
+        parameters and attention's outputs).
     attention
         Backend of ``ops.attend``; a run's "auto" is resolved before a model is made.
     attention_chunk
@@ -146,18 +152,28 @@ class Decoder(nnx.Module):
         cap = self.config.final_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
-    def prefill(self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], capacity: int) -> tuple[Array, kv.Cache]:
-        """Read left-aligned prompts padded to T: hidden state [B, D] of each last token, cache of ``capacity``."""
+    def prefill(
+        self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], capacity: int, parts: int = 1
+    ) -> tuple[Float[Array, "B D"], kv.Cache]:
+        """Read left-aligned prompts padded to T: hidden state of each last token, cache of ``capacity`` slots.
+
+        ``parts`` is how many parts of the blocks ``step`` will be given.
+        """
         x, kept = self._forward(tokens, None, None, None, keep_cache=True)
         last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
         layers = zip(self.blocks.layers, kept)
-        return last, tuple(kv.from_prefill(pair, lengths, layer.window, capacity) for layer, pair in layers)
+        return last, tuple(kv.from_prefill(k, v, lengths, layer.window, capacity, parts) for layer, (k, v) in layers)
 
-    def step(self, tokens: Int[Array, "B"], positions: Int[Array, "B"], cache: kv.Cache) -> tuple[Array, kv.Cache]:
-        """Decode one token a row: hidden states [B, D] and the cache with this token in it."""
+    def step(
+        self, tokens: Int[Array, "B"], positions: Int[Array, "B"], cache: kv.Cache, parts: list[nnx.State] | None = None
+    ) -> tuple[Float[Array, "B D"], kv.Cache]:
+        """Decode one token a row: hidden states and the cache with this token in it.
+
+        ``parts`` are the blocks' parameters as ``parts`` gives them; None for the whole stack.
+        """
         rows, at = jnp.arange(tokens.shape[0]), positions[:, None]
         held = [c.positions.at[rows, positions % c.positions.shape[1]].set(positions) for c in cache]
-        graph, state = nnx.split(self.blocks)
+        graph, whole = nnx.split(self.blocks)
 
         def body(carry: Any, xs: Any) -> tuple[Any, None]:
             x, pairs = carry
@@ -167,12 +183,22 @@ class Decoder(nnx.Module):
                 kept.append(pair)
             return (x, kept), None
 
-        carry = (self.embed(tokens[:, None]), [c.kv for c in cache])
-        (x, pairs), _ = jax.lax.scan(body, carry, (state, jnp.arange(self._depth)))
-        return self.final_norm(x)[:, 0], tuple(map(kv.LayerCache, pairs, held))
+        x, done = self.embed(tokens[:, None]), []
+        for part, *pairs in zip(parts or [whole], *(c.kv for c in cache)):
+            depth = pairs[0].k.shape[0]
+            (x, kept), _ = jax.lax.scan(body, (x, pairs), (part, jnp.arange(depth)))
+            done.append(kept)
+        return self.final_norm(x)[:, 0], tuple(map(kv.LayerCache, zip(*done), held))
+
+    def parts(self, count: int) -> list[nnx.State]:
+        """The blocks' parameters as ``count`` stacks of equally many blocks, for ``step``."""
+        state, size = nnx.state(self.blocks), self.depth // count
+        starts = range(0, self.depth, size)
+        return [jax.tree.map(partial(jax.lax.slice_in_dim, start_index=i, limit_index=i + size), state) for i in starts]
 
     @property
-    def _depth(self) -> int:
+    def depth(self) -> int:
+        """Blocks in the stack."""
         return self.config.num_layers // len(self.blocks.layers)
 
     def _forward(
@@ -188,7 +214,7 @@ class Decoder(nnx.Module):
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         graph, state = nnx.split(self.blocks)
         n = len(self.blocks.layers)
-        keys = None if dropout_key is None else jax.random.split(dropout_key, (self._depth, n))
+        keys = None if dropout_key is None else jax.random.split(dropout_key, (self.depth, n))
 
         def body(x: Array, xs: Any) -> tuple[Array, Any]:
             block, kept = nnx.merge(graph, xs[0]), []
@@ -210,9 +236,9 @@ class Decoder(nnx.Module):
         """Attention within the rows at hand; keeps this layer's keys and values."""
         options = dict(chunk=self.config.attention_chunk, backend=self.config.attention)
 
-        def mix(q: Array, k: Array, v: Array) -> tuple[Array, kv.KeyValues]:
+        def mix(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
             out = layer.attend(q, k, v, positions=positions, segment_ids=segment_ids, **options)
-            return out, kv.KeyValues(k, v)
+            return checkpoint_name(out, "attention"), (k, v)
 
         return mix
 

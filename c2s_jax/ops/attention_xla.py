@@ -1,5 +1,6 @@
 """Attention in plain JAX: any device, any positions, and the yardstick of the other backends."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -33,11 +34,13 @@ def chunked(
     aligned = not isinstance(positions, tuple)
     q_positions, k_positions = positions if isinstance(positions, tuple) else (positions, positions)
     q_segments, k_segments = segment_ids if isinstance(segment_ids, tuple) else (segment_ids, segment_ids)
-    one = partial(_attend_chunk, window=window, softcap=softcap, scale=scale)
-    q = q.reshape(B, T, K, H // K, E)
-    chunk = max(chunk, -(-T // MAX_CHUNKS))
-    if chunk >= T:
-        return one(q, k, v, q_positions, k_positions, q_segments, k_segments).reshape(B, T, H, E)
+    one: Callable[..., Array] = partial(_attend_chunk, window=window, softcap=softcap, scale=scale)
+    # Heads before time: the layout in which both products are plain batched matrix products.
+    q = q.reshape(B, T, K, H // K, E).transpose(0, 2, 3, 1, 4)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    chunk = min(T, max(chunk, -(-T // MAX_CHUNKS)))
+    if chunk < T:
+        one = jax.checkpoint(one)
     outputs = []
     for start in range(0, T, chunk):
         rows = slice(start, min(start + chunk, T))
@@ -47,28 +50,28 @@ def chunked(
             (None, None) if q_segments is None or k_segments is None else (q_segments[:, rows], k_segments[:, keys])
         )
         outputs.append(
-            jax.checkpoint(one)(
-                q[:, rows], k[:, keys], v[:, keys], q_positions[:, rows], k_positions[:, keys], *segments
-            )
+            one(q[:, :, :, rows], k[:, :, keys], v[:, :, keys], q_positions[:, rows], k_positions[:, keys], *segments)
         )
-    return jnp.concatenate(outputs, axis=1).reshape(B, T, H, E)
+    return jnp.concatenate(outputs, axis=3).transpose(0, 3, 1, 2, 4).reshape(B, T, H, E)
 
 
 def _attend_chunk(
-    q: Array,
-    k: Array,
-    v: Array,
-    q_positions: Array,
-    k_positions: Array,
-    q_segments: Array | None,
-    k_segments: Array | None,
+    q: Float[Array, "B K G T E"],
+    k: Float[Array, "B K S E"],
+    v: Float[Array, "B K S E"],
+    q_positions: Ids,
+    k_positions: Ids,
+    q_segments: Ids | None,
+    k_segments: Ids | None,
     *,
     window: int | None,
     softcap: float | None,
     scale: float,
-) -> Array:
+) -> Float[Array, "B K G T E"]:
+    B, K, G, T, E = q.shape
+    scores = jnp.einsum("BKNE,BKSE->BKNS", q.reshape(B, K, G * T, E), k, preferred_element_type=jnp.float32)
     # The scale is applied to float32 scores: in bfloat16, 1/12 would be 0.2 % off.
-    scores = scale * jnp.einsum("BTKGE,BSKE->BKGTS", q, k, preferred_element_type=jnp.float32)
+    scores = scale * scores.reshape(B, K, G, T, -1)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     distance = q_positions[:, :, None] - k_positions[:, None, :]
@@ -78,5 +81,9 @@ def _attend_chunk(
     if q_segments is not None and k_segments is not None:
         visible &= q_segments[:, :, None] == k_segments[:, None, :]
     scores = jnp.where(visible[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("BKGTS,BSKE->BTKGE", weights, v)
+    # A softmax whose division comes after the product with the values, where there are E numbers a row, not S.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights.astype(v.dtype).reshape(B, K, G * T, -1)
+    out = jnp.einsum("BKNS,BKSE->BKNE", weights, v, preferred_element_type=jnp.float32)
+    return (out.reshape(B, K, G, T, E) / total).astype(v.dtype)
