@@ -58,7 +58,7 @@ def measure(size: str, kind: str, device: jax.Device, options: argparse.Namespac
     }
     held = out["parameters"] + out["optimizer"]
     step = make_train_step(plan.graphdef, optimizer, mesh, plan.shardings, n_tasks=8)
-    lowered = step.lower(state, abstract_batch(options.time, batch_sharding(mesh)))  # type: ignore[attr-defined]
+    lowered = step.lower(state, abstract_batch(options.time, batch_sharding(mesh)))
     try:
         memory = lowered.compile().memory_analysis()
         beyond = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--time", type=int, default=8192, help="tokens of the row")
     parser.add_argument("--rank", type=int, default=16, help="of the adapter, on every linear map")
     parser.add_argument("--remat", default="full")
-    parser.add_argument("--attention", default="xla")
+    parser.add_argument("--attention", default="splash")
     parser.add_argument("--target", default="v5p:2x2x1", help='a TPU topology, or "cpu"')
     parser.add_argument("--json", default="", help="also write here")
     options = parser.parse_args()

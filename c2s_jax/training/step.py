@@ -1,6 +1,5 @@
 """The jitted training and evaluation steps."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import activation_rules
+from c2s_jax.parallel import InMesh
 from c2s_jax.training.state import TrainState, all_weights
 
 Batch = dict[str, jax.Array]
@@ -38,7 +37,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     dropout_seed: int | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+) -> InMesh:
     """Build ``(state, batch) -> (state, metrics)``: the state is donated, metrics stay on device.
 
     With ``accumulate`` > 1 the batch is cut into that many micro-batches; loss sums and weights are added over all
@@ -85,21 +84,9 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, opt_state, ema, state.frozen), metrics
 
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        with jax.set_mesh(mesh), activation_rules():
-            return jitted(state, batch)
-
-    return run
+    return InMesh(jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)), mesh)
 
 
-def make_eval_step(graphdef: nnx.GraphDef, mesh: Mesh, *, n_tasks: int) -> Callable[[nnx.State, Batch], jax.Array]:
+def make_eval_step(graphdef: nnx.GraphDef, mesh: Mesh, *, n_tasks: int) -> InMesh:
     """Build ``(weights, batch) -> [2, n_tasks]``: sums of loss and of weights a task."""
-    jitted = jax.jit(lambda weights, batch: loss_sums(graphdef, weights, batch, n_tasks, None)[1])
-
-    def run(weights: nnx.State, batch: Batch) -> jax.Array:
-        with jax.set_mesh(mesh), activation_rules():
-            return jitted(weights, batch)
-
-    return run
+    return InMesh(jax.jit(lambda weights, batch: loss_sums(graphdef, weights, batch, n_tasks, None)[1]), mesh)
