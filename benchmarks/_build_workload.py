@@ -39,7 +39,7 @@ def build(folder: Path, settings: dict[str, Any]) -> None:
     longest = int(np.diff(cells.take(np.arange(len(cells))).indptr).max())
     tasks = [MixtureTask(name, max_genes=longest if settings["lengths"] == "spread" else None) for name in TASKS]
     shape = (settings["rows"], settings["seq_len"])
-    stream = PackedRows(cells, tasks, formatter, seq_len=shape[1], rows_per_block=STEPS * shape[0])
+    stream = PackedRows(corpus, "train", tasks, formatter, seq_len=shape[1], rows_per_block=STEPS * shape[0])
     rows = {name: column.reshape(STEPS, *shape) for name, column in stream.block(0).items()}
     examples = [examples_of(*parts) for parts in zip(rows["tokens"], rows["segment_ids"])]
     sizes = settings["model"] | {"vocab_size": tokenizer.vocab_size}

@@ -59,9 +59,9 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.data.tokenizer = ""  # tokenizer.model, tokenizer.json or a folder with one; by default that of init_from
     config.data.bundled = ""  # "pbmc68k_reduced": build corpus and tokenizer in the workdir from scanpy's cells
     config.data.seq_len = 8192
-    config.data.rows_per_block = 64
+    config.data.rows_per_block = 1024
     config.data.threads = 2
-    config.data.tasks = tuple(TASKS)  # the mixture; each task is set up in data.mixture.<name>
+    config.data.tasks = ("all",)  # "all" the corpus has data for, or names; each is set up in data.mixture.<name>
     config.data.mixture = ConfigDict({task: mixture_task(task) for task in TASKS})
     config.data.augmentation = ConfigDict(dataclasses.asdict(Augmentation()))
 
@@ -98,12 +98,17 @@ def mixture(config: ConfigDict) -> list[MixtureTask]:
     if not config.data.tasks:
         raise ValueError("data.tasks is empty: name the tasks to train on")
     out = []
-    for name in config.data.tasks:
+    for name in TASKS if all_tasks(config) else config.data.tasks:
         if name not in config.data.mixture:
             raise ValueError(f"data.tasks names {name!r}, but data.mixture has no settings for it")
         settings = dict(config.data.mixture[name])
         out.append(MixtureTask(name, **{**settings, "max_genes": settings["max_genes"] or None}))
     return out
+
+
+def all_tasks(config: ConfigDict) -> bool:
+    """Whether the mixture is whatever the corpus has data for."""
+    return tuple(config.data.tasks) == ("all",)
 
 
 def check(config: ConfigDict, devices: int) -> None:

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax import workdirs
-from c2s_jax.config import check, mixture, parse_flags, plain
+from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
 from c2s_jax.evaluate import evaluate
 from c2s_jax.initialize import new_state, plan_state, state_to_restore
@@ -57,14 +57,17 @@ def train(config: ConfigDict, workdir: str) -> None:
     task_names = [t.task for t in tasks]
     packing: dict[str, Any] = dict(seq_len=config.data.seq_len, rows_per_block=config.data.rows_per_block)
     rows = PackedRows(
-        corpus.cells("train"),
+        corpus,
+        "train",
         tasks,
         formatter,
         augmentation=Augmentation(**config.data.augmentation),
         seed=config.seed,
+        missing="skip" if all_tasks(config) else "error",
         **packing,
     )
-    validation_rows = PackedRows(corpus.cells("validation"), tasks, formatter, seed=0, **packing)
+    validation_rows = PackedRows(corpus, "validation", tasks, formatter, seed=0, missing="skip", **packing)
+    workdirs.say("\n".join(["Training rows: " + rows.describe()[0], *rows.describe()[1:]]))
 
     # ------------------------------------------------------------------ model
     schedule = make_schedule(config)
@@ -158,7 +161,8 @@ def validate(
         total += jax.device_get(eval_step(params, batch))
     loss, weight = total
     scalars = {"validation/loss": float(loss.sum() / weight.sum())}
-    return scalars | {f"validation/loss/{n}": float(v) for n, v in zip(task_names, loss / np.maximum(weight, 1))}
+    by_task = zip(task_names, loss, weight)
+    return scalars | {f"validation/loss/{name}": float(x / w) for name, x, w in by_task if w}
 
 
 def main(argv: list[str]) -> None:

@@ -1,12 +1,13 @@
-"""Build a corpus from AnnData files.
+"""Build a corpus from cells in files.
 
     python -m data_pipeline.build --input='data/*.h5ad' --output=corpus --label_column=cell_type
+    python -m data_pipeline.build --manifest=corpus.yaml --output=corpus --dry-run
+    python -m data_pipeline.build --manifest=corpus.yaml --output=corpus --runner=direct -- --direct_num_workers=4
 
 A corpus is one directory that any number of files goes into, and that TFDS opens without TensorFlow. It
 appears under its name only when it is whole; after an interruption, run the same command again.
 """
 
-import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,106 +15,72 @@ from typing import Any
 
 from absl import app, flags
 
-from c2s_jax.data import corpus_format as fmt
 from c2s_jax.data.corpus import Corpus
 from data_pipeline.assemble import build_corpus
+from data_pipeline.build_flags import DATASET_FLAGS, RUN_FLAGS, build_settings, dataset_settings, define_flags
+from data_pipeline.dry_run import dry_run
+from data_pipeline.manifest import Manifest, ManifestError, build_options, make_sources, read_manifest
 from data_pipeline.sources import BUNDLED
 
-__all__ = ["build_corpus"]
+__all__ = ["build_corpus", "define_flags"]
 
 
-def _parse_split(text: str) -> tuple[float, ...]:
-    try:
-        parts = [float(part) for part in text.split("/")]
-    except ValueError:
-        parts = []
-    if len(parts) != len(fmt.SPLITS) or sum(parts) <= 0:
-        raise ValueError(f"--split={text}: expected train/validation/test, for instance 70/10/20")
-    return tuple(part / sum(parts) for part in parts)
-
-
-def _parse_pairs(flag: str, items: Sequence[str]) -> dict[str, str]:
-    pairs = [item.partition("=") for item in items]
-    for item, (key, _, value) in zip(items, pairs, strict=True):
-        if not key or not value:
-            raise ValueError(f"--{flag}: {item!r} is not of the form field=value")
-    return {key: value for key, _, value in pairs}
-
-
-def _inputs(values: flags.FlagValues) -> list[Any]:
+def planned(values: flags.FlagValues) -> Manifest:
+    """What the options ask for, with everything that is wrong with it."""
+    asked = build_settings(values)
+    if values.manifest:
+        astray = [name for name in (*DATASET_FLAGS, "input", "bundled") if values[name].present]
+        if astray:
+            raise ValueError(f"--{astray[0]} is said in the manifest: write it there, or leave --manifest out")
+        manifest = read_manifest(values.manifest)
+        options, problems = build_options(asked, Path(), "--")
+        return Manifest(manifest.sources, manifest.options | options, manifest.problems + problems)
+    options, problems = build_options(asked, Path(), "--")
+    settings = dataset_settings(values)
     if values.bundled:
-        return [BUNDLED[values.bundled]()]
-    paths = [path for pattern in values.input for path in sorted(glob.glob(pattern, recursive=True))]
-    unmatched = [pattern for pattern in values.input if not glob.glob(pattern, recursive=True)]
-    if unmatched:
-        raise FileNotFoundError(f"--input: nothing matches {unmatched[0]!r}")
-    return list(dict.fromkeys(paths))
+        return Manifest([BUNDLED[values.bundled]()], options, problems)
+    sources, more = make_sources(settings, Path(), "--", "input")
+    return Manifest(sources, options, problems + more)
 
 
-def run(values: flags.FlagValues) -> Path:
+def run(values: flags.FlagValues, beam_options: Sequence[str] = ()) -> Path:
     """Build the corpus that the options describe; return its directory."""
-    columns = _parse_pairs("columns", values.columns)
-    if values.label_column:
-        columns["cell_type"] = values.label_column
-    return build_corpus(
-        _inputs(values),
-        values.output,
-        organism=values.organism,
-        obs_columns=columns,
-        constants=_parse_pairs("constants", values.constants),
-        split=_parse_split(values.split),
-        stratify=values.stratify or None,
-        seed=values.seed,
-        layer=values.layer,
-        use_raw=values.use_raw,
-        gene_column=values.gene_column,
-        scale=values.scale,
-        target_sum=values.target_sum,
-        duplicates=values.duplicates,
-        top_k=values.top_k,
-        ties=values.ties,
-        progress=sys.stderr.isatty(),
-    )
+    if beam_options and not values.runner:
+        raise ValueError(
+            f"unexpected argument {beam_options[0]!r}; options begin with --, those for Beam need --runner"
+        )
+    plan = planned(values)
+    if plan.problems:
+        raise ManifestError("\n".join(plan.problems))
+    extra: dict[str, Any] = {name: values[name].value for name in RUN_FLAGS if values[name].present}
+    extra |= {"beam_options": beam_options, "progress": sys.stderr.isatty()}
+    return build_corpus(plan.sources, values.output, **plan.options, **extra)
 
 
 def main(argv: Sequence[str]) -> None:
     """Command line entry point."""
-    if len(argv) > 1:
-        sys.exit(f"error: unexpected argument {argv[1]!r}; options begin with --")
     try:
-        output = run(flags.FLAGS)
+        if flags.FLAGS.dry_run:
+            plan = planned(flags.FLAGS)
+            text, n_problems = dry_run(plan.sources, plan.options, plan.problems)
+            print(text)
+            sys.exit(1 if n_problems else 0)
+        if not flags.FLAGS.output:
+            raise ValueError("--output is missing: the directory to create")
+        output = run(flags.FLAGS, argv[1:])
     except (ValueError, KeyError, OSError) as error:
         sys.exit(f"error: {error.args[-1] if error.args else error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where this one was")
     corpus = Corpus(output)
     print(corpus)
+    for line in corpus.manifest["report"]:
+        print(f"  {line}")
     for dataset in corpus.datasets:
         fit = dataset["rank_expression"]
         print(f"  {dataset['name']}: rank→expression R² {fit['r2']:.3f}; {dataset['counts']}")
         for line in dataset["provenance"]["report"]:
             print(f"    {line}")
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Declare the options of the command."""
-    kept: Any = {"flag_values": values}
-    flags.DEFINE_list("input", [], "Files or patterns (quote them), e.g. 'data/*.h5ad'.", **kept)
-    flags.DEFINE_enum("bundled", None, list(BUNDLED), "Use a data set of the installed packages.", **kept)
-    flags.DEFINE_string("output", None, "Directory to create.", required=True, **kept)
-    flags.DEFINE_string("label_column", None, "Column of obs with the cell type.", **kept)
-    flags.DEFINE_list("columns", [], "Further columns: field=column, …", **kept)
-    flags.DEFINE_list("constants", [], "Fields with one value for all cells: field=value, …", **kept)
-    flags.DEFINE_string("organism", "", "Organism, e.g. human.", **kept)
-    flags.DEFINE_string("split", "70/10/20", "Shares of train/validation/test.", **kept)
-    flags.DEFINE_string("stratify", "cell_type", "Field to stratify by; empty for none.", **kept)
-    flags.DEFINE_integer("seed", 0, "Seed of the split and of ties.", **kept)
-    flags.DEFINE_string("layer", None, "Layer that holds the expression.", **kept)
-    flags.DEFINE_bool("use_raw", None, "Read adata.raw.", **kept)
-    flags.DEFINE_string("gene_column", None, "Column of var with gene symbols.", **kept)
-    flags.DEFINE_enum("scale", "auto", ["auto", "counts", "normalized", "log1p", "log10p"], "Scale of values.", **kept)
-    flags.DEFINE_float("target_sum", None, "Total of a cell after normalisation; default: median.", **kept)
-    flags.DEFINE_enum("duplicates", "error", ["error", "sum"], "Genes of equal upper-cased name.", **kept)
-    flags.DEFINE_integer("top_k", None, "Store only the first genes of each cell.", **kept)
-    flags.DEFINE_enum("ties", "hash", ["hash", "cell2sentence"], "How ties are broken.", **kept)
 
 
 if __name__ == "__main__":

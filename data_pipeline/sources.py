@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.cells import require_obs
 from c2s_jax.data import corpus_format as fmt
+from data_pipeline.readers import CellTable, GeneNaming, SomaOptions, open_cells
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Source:
 
     Attributes
     ----------
-    data : AnnData or path of an ``.h5ad`` file
+    data : AnnData, or path of cells in one of `data_pipeline.readers.FORMATS`
     name : str
     organism : str
     obs_columns : dict of field to column of ``obs``
@@ -34,6 +35,28 @@ class Source:
         Key of ``obsm`` that holds positions in space.
     expression : dict
         Keyword arguments of `c2s_jax.cells.expression_matrix`.
+    captions : dict of str to sequence of str
+        Texts about the cells of each value of `caption_field`.
+    caption_field : str
+    questions : sequence of (question, answer)
+        About the data set.
+    control : str
+        Value of the field ``perturbation`` that means untreated; "" for none.
+    radius : float, optional
+        Cells within it are neighbours, in `spatial_unit`.
+    spatial_unit : str
+        Of the coordinates, e.g. "µm".
+    aliases : dict of str to str, or AliasTable
+        Symbol of each upper-cased alias.
+    genes_prefix, unknown_genes
+        See `data_pipeline.readers.GeneNaming`.
+    min_genes, min_cells : int
+        Cells with fewer expressed genes and genes in fewer cells are left out.
+    pseudobulk : sequence of str
+        Fields whose combinations give the rows of a second data set ``<name>_pseudobulk``, of summed counts.
+    format : str, optional
+        One of `data_pipeline.readers.FORMATS`; None to find out.
+    soma : SomaOptions, optional
     """
 
     data: ad.AnnData | str | Path
@@ -44,67 +67,83 @@ class Source:
     abstracts: Sequence[str] = ()
     spatial_key: str | None = None
     expression: Mapping[str, Any] = field(default_factory=dict)
+    captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    caption_field: str = "cell_type"
+    questions: Sequence[tuple[str, str]] = ()
+    control: str = ""
+    radius: float | None = None
+    spatial_unit: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    genes_prefix: str | None = None
+    unknown_genes: Literal["keep", "drop"] = "keep"
+    min_genes: int = 0
+    min_cells: int = 0
+    pseudobulk: Sequence[str] = ()
+    format: str | None = None
+    soma: SomaOptions | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self.obs_columns)
-        check_fields(self.constants)
+        check_fields([*self.obs_columns, *self.constants, *self.pseudobulk, self.caption_field])
         twice = sorted(set(self.obs_columns) & set(self.constants))
         if twice:
             raise ValueError(f"{twice[0]!r} of {self.name} is given both as a column and as a constant: choose one")
+        given = {*self.obs_columns, *self.constants, "organism"}
+        absent = [field for field in self.pseudobulk if field not in given]
+        if absent:
+            raise ValueError(f"pseudobulk of {self.name} is by {absent[0]!r}, for which no column is given")
+        if self.captions and self.caption_field not in given:
+            raise ValueError(f"captions of {self.name} are of {self.caption_field!r}, for which no column is given")
+        if self.control and "perturbation" not in given:
+            raise ValueError(f"control of {self.name} is {self.control!r}, but no column is given for 'perturbation'")
+        if self.radius is not None and (self.spatial_key is None or not self.radius > 0):
+            raise ValueError(f"radius of {self.name} is {self.radius}: it must be positive, with a key of coordinates")
+        if min(self.min_genes, self.min_cells) < 0:
+            raise ValueError(f"min_genes and min_cells of {self.name} must not be negative")
 
     @property
     def file(self) -> str | None:
         """Name of the file, without its folder; None for data in memory."""
         return None if isinstance(self.data, ad.AnnData) else Path(self.data).name
 
-    def n_cells(self) -> int | None:
-        """Number of cells, without reading them; None where the file does not say."""
-        if isinstance(self.data, ad.AnnData):
-            return self.data.n_obs
-        import h5py  # type: ignore[import-untyped]
+    def open(self, scratch: str | Path | None = None) -> CellTable:
+        """The data set, to be read by blocks.
 
-        try:
-            with h5py.File(self.data, "r") as file:
-                obs = file["obs"]
-                return int(obs[obs.attrs["_index"]].shape[0])
-        except (OSError, KeyError, AttributeError):
-            return None  # reading it will say what is wrong
-
-    def read(self) -> ad.AnnData:
-        """The data set.
+        Parameters
+        ----------
+        scratch
+            See `data_pipeline.readers.open_cells`.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            If the file is missing or no ``.h5ad`` file.
+            If it cannot be read; the message names the file and what in it.
         """
-        if isinstance(self.data, ad.AnnData):
-            return self.data
-        path = Path(self.data)
-        if not path.is_file():
-            raise FileNotFoundError(f"input file not found: {path}")
-        try:
-            return ad.read_h5ad(path)
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} cannot be read as .h5ad: {error}") from error
+        return open_cells(
+            self.data,
+            name=self.name,
+            format=self.format,
+            layer=self.expression.get("layer"),
+            use_raw=self.expression.get("use_raw"),
+            naming=GeneNaming(self.expression.get("gene_column"), self.genes_prefix, self.aliases, self.unknown_genes),
+            soma=self.soma,
+            scratch=scratch,
+        )
 
-    def fields(self, adata: ad.AnnData, rows: NDArray[np.int64]) -> dict[str, NDArray]:
-        """Text of each known field for the cells `rows`, object [C]; "" where there is no value."""
-        require_obs(adata, list(self.obs_columns.values()))
-        texts = {name: _texts(adata.obs[column].iloc[rows]) for name, column in self.obs_columns.items()}
+    def texts(self, obs: pd.DataFrame) -> dict[str, NDArray]:
+        """Text of each known field for the cells of `obs`, object [C]; "" where there is no value.
+
+        Raises
+        ------
+        ValueError
+            If `obs` lacks a column.
+        """
+        require_obs(obs, list(self.obs_columns.values()))
+        texts = {name: _texts(obs[column]) for name, column in self.obs_columns.items()}
         constants = {"organism": self.organism, **self.constants}
         for name, value in constants.items():
             if value and name not in texts:
-                texts[name] = np.full(len(rows), _clean(value), dtype=object)
+                texts[name] = np.full(len(obs), _clean(value), dtype=object)
         return texts
-
-    def coordinates(self, adata: ad.AnnData, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Positions of the cells `rows`, float32 [C, D]; None if the source has none."""
-        if self.spatial_key is None:
-            return None
-        if self.spatial_key not in adata.obsm:
-            raise KeyError(f"obsm has no {self.spatial_key!r}; it has {sorted(adata.obsm.keys())}")
-        return np.asarray(adata.obsm[self.spatial_key], dtype=np.float32)[rows]
 
 
 def check_fields(names: Iterable[str]) -> None:

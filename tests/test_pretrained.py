@@ -146,5 +146,5 @@ def test_adapter_without_weights_is_refused(config: ConfigDict, tmp_path: Path) 
 
 def test_tokenizer_larger_than_the_vocabulary_is_refused(config: ConfigDict, tmp_path: Path) -> None:
     config.model.vocab_size = 1_000
-    with pytest.raises(ValueError, match=r"the tokenizer has 1,199 pieces, more than model.vocab_size=1,000"):
+    with pytest.raises(ValueError, match=r"the tokenizer has 1,[0-9]{3} pieces, more than model.vocab_size=1,000"):
         train.train(config, str(tmp_path))

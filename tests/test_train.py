@@ -15,6 +15,7 @@ from c2s_jax import report, train, workdirs
 from c2s_jax.config import base, mixture_task
 from c2s_jax.data.corpus_format import CorpusError
 from c2s_jax.parallel import make_mesh
+from c2s_jax.text import load_tokenizer
 from c2s_jax.training import Checkpoints
 
 STEPS = 6
@@ -123,12 +124,13 @@ def strict(text: str):
 
 
 class TestRun:
-    def test_metrics_of_the_steps(self, finished):
+    def test_metrics_of_the_steps(self, finished, config):
         written = lines(finished)
         assert [x["step"] for x in written if "train/loss" in x] == list(range(1, STEPS + 1))
         assert [x["step"] for x in written if "validation/loss" in x] == [3, 6]
         first, last = (x for x in written if x["step"] in (1, STEPS) and "train/loss" in x)
-        assert first["train/loss"] == pytest.approx(np.log(1199), rel=0.2)
+        size = load_tokenizer(config.data.tokenizer).vocab_size
+        assert first["train/loss"] == pytest.approx(np.log(size), rel=0.2)
         assert last["train/loss"] < first["train/loss"]
         assert {"train/loss/cell_type_annotation", "train/tokens_per_second", "train/learning_rate"} <= first.keys()
         assert list((finished / "tensorboard").iterdir())
@@ -191,9 +193,8 @@ class TestRun:
         """The file was replaced under its old name: configurations agree, the checkpoint knows better."""
         from data_pipeline.tokenizer import train_tokenizer
 
-        train_tokenizer(
-            config.data.corpus, tmp_path / "tokenizer.model", vocab_size=1199, model_type="bpe", word_share=0.0
-        )
+        size = load_tokenizer(config.data.tokenizer).vocab_size
+        train_tokenizer(config.data.corpus, tmp_path / "tokenizer.model", vocab_size=size, word_share=0.0)
         other = changed(config, data__tokenizer=str(tmp_path / "tokenizer.model"))
         settings = json.loads((copy / "config.json").read_text())
         settings["data"]["tokenizer"] = other.data.tokenizer

@@ -1,5 +1,6 @@
 """From an AnnData to log10(1 + normalised) expression, checked, with a report of what was assumed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -7,14 +8,19 @@ import anndata as ad
 import numpy as np
 from scipy import sparse
 
+from .conversion import conversion
 from .errors import CellDataError, shown
-from .genes import Duplicates, gene_symbols, merge_duplicates
-from .ranking import Ranked, Ties, ranking_order
-from .scales import Scale, SourceScale, find_scale, linear, to_log10
+from .genes import Duplicates, GeneColumns, gene_columns, gene_symbols
+from .ranking import Ranked, Ties, rank_by
+from .scales import Scale
 from .source import as_csr, check_values, select_source
+from .statistics import CellStatistics, measure, merge_statistics
 from .vocabulary import GeneVocabulary
 
 EmptyCells = Literal["error", "keep", "drop"]
+
+BLOCK_CELLS = 2048
+"""Cells read and converted together; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,8 @@ class Expression:
 
     def rank(self, *, top_k: int | None = None, ties: Ties = "hash", seed: int = 0) -> Ranked:
         """Rank genes by falling expression as read; `values` are those of `matrix`. See `rank_cells`."""
-        order = ranking_order(self.matrix, self.ranking_values, self.cell_ids, self.genes.names, ties=ties, seed=seed)
-        indptr = self.matrix.indptr.astype(np.int64)
-        ranked = Ranked(indptr, self.matrix.indices[order].astype(np.int32), self.matrix.data[order])
-        return ranked if top_k is None else ranked.top(top_k)
+        names = self.genes.names
+        return rank_by(self.matrix, self.ranking_values, self.cell_ids, names, top_k=top_k, ties=ties, seed=seed)
 
 
 def expression_matrix(
@@ -108,32 +112,39 @@ def expression_matrix(
     CellDataError
         If values are NaN, infinite or negative (scaled), names are unusable, a choice above does not exist.
     """
-    _check_options(target_sum, empty_cells)
+    check_empty_cells(empty_cells)
     report: list[str] = []
     name, held, var = select_source(adata, layer, use_raw)
     matrix = as_csr(held, name)
     if not all(matrix.shape):
         raise CellDataError(f"adata.{name} has {matrix.shape[0]} cells and {matrix.shape[1]} genes")
     check_values(adata, name, matrix, var)
-    names = gene_symbols(var, gene_column, report)
-    found = find_scale(matrix, scale, _log1p_base(adata))
-    matrix, symbols, found = _merged(matrix, names, found, duplicates, report)
-    rows = _rows(matrix, adata, name, empty_cells, report)
-    if len(rows) < matrix.shape[0]:
-        matrix = matrix[rows]
-    values, target = to_log10(matrix, found, target_sum)
-    report.insert(0, _scale_sentence(name, found, target))
+    columns = gene_columns(gene_symbols(var, gene_column, report), duplicates, report)
+    statistics = _measured(matrix, columns)
+    rows = kept_rows(statistics.n_genes, adata.obs_names.__getitem__, name, empty_cells, report)
+    totals = statistics.totals[rows]
+    found = conversion(statistics, totals, columns, scale=scale, log1p_base=_log1p_base(adata), target_sum=target_sum)
+    merged = found.merged(matrix if len(rows) == matrix.shape[0] else matrix[rows])
+    report.insert(0, found.sentence(name))
     cell_ids = np.asarray(adata.obs_names, dtype=str)[rows]
     if len(set(cell_ids.tolist())) < len(cell_ids):
         report.append("some cells share an id (obs_names): ties of such cells are broken alike")
     # not the index arrays of adata itself: a caller may change the result in place
-    log10 = sparse.csr_matrix((values, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
-    return Expression(log10, cell_ids, GeneVocabulary(symbols), rows, report, found.text, target, matrix.data)
+    values = (found.log10(merged, totals), merged.indices.copy(), merged.indptr.copy())
+    log10 = sparse.csr_matrix(values, shape=merged.shape)
+    genes = GeneVocabulary(columns.names)
+    return Expression(log10, cell_ids, genes, rows, report, found.merged_scale.text, found.target_sum, merged.data)
 
 
-def _check_options(target_sum: float | None, empty_cells: str) -> None:
-    if target_sum is not None and not (np.isfinite(target_sum) and target_sum > 0):
-        raise CellDataError(f"target_sum must be a positive number, it is {target_sum}")
+def _measured(matrix: sparse.csr_matrix, columns: GeneColumns) -> CellStatistics:
+    n_cells = matrix.shape[0]
+    starts = range(0, n_cells, BLOCK_CELLS)
+    blocks = (measure(matrix[a : a + BLOCK_CELLS], columns, first=a, n_cells=n_cells) for a in starts)
+    return merge_statistics(list(blocks))
+
+
+def check_empty_cells(empty_cells: str) -> None:
+    """Raise `CellDataError` for what is no choice."""
     if empty_cells not in ("error", "keep", "drop"):
         raise CellDataError(f"empty_cells must be 'error', 'keep' or 'drop', it is {empty_cells!r}")
 
@@ -144,39 +155,20 @@ def _log1p_base(adata: ad.AnnData) -> Any:
     return recorded.get("base") if hasattr(recorded, "get") else "absent"
 
 
-def _merged(
-    matrix: sparse.csr_matrix,
-    names: list[str],
-    scale: SourceScale,
-    duplicates: Duplicates,
-    report: list[str],
-) -> tuple[sparse.csr_matrix, list[str], SourceScale]:
-    if len({name.upper() for name in names}) == len(names) or scale.name != "log":
-        return *merge_duplicates(matrix, names, duplicates, report), scale
-    opened = matrix.astype(np.float64)
-    opened.data = linear(opened.data, scale)
-    merged, unique = merge_duplicates(opened, names, duplicates, report)
-    return merged, unique, SourceScale("normalized", why=f"after undoing {scale.text}: {scale.why}")
-
-
-def _rows(
-    matrix: sparse.csr_matrix, adata: ad.AnnData, name: str, empty_cells: EmptyCells, report: list[str]
+def kept_rows(
+    n_genes: np.ndarray, cell_name: Callable[[int], str], name: str, empty_cells: EmptyCells, report: list[str]
 ) -> np.ndarray:
-    lengths = np.diff(matrix.indptr)
-    empty = np.flatnonzero(lengths == 0)
+    """Rows that stay, int64; `n_genes` [C] says which cells express nothing. Adds to `report` what was done."""
+    empty = np.flatnonzero(n_genes == 0)
     if not len(empty):
-        return np.arange(len(lengths))
-    listed = shown(adata.obs_names[empty])
-    text = f"{len(empty)} of {len(lengths)} cells express no gene in adata.{name}: {listed}"
+        return np.arange(len(n_genes))
+    text = (
+        f"{len(empty)} of {len(n_genes)} cells express no gene in adata.{name}: {shown(map(cell_name, empty.tolist()))}"
+    )
     if empty_cells == "error":
         raise CellDataError(
             f"{text}; remove them (scanpy.pp.filter_cells(adata, min_genes=1)), "
             "or pass empty_cells='drop' or empty_cells='keep'"
         )
     report.append(f"{text}; {'they are dropped' if empty_cells == 'drop' else 'their sentences are empty'}")
-    return np.flatnonzero(lengths) if empty_cells == "drop" else np.arange(len(lengths))
-
-
-def _scale_sentence(name: str, scale: SourceScale, target: float | None) -> str:
-    to = f", normalised to a total of {target:g} a cell" if target is not None else ""
-    return f"adata.{name} is read as {scale.text} ({scale.why}){to}; expression is log10(1 + normalised)"
+    return np.flatnonzero(n_genes) if empty_cells == "drop" else np.arange(len(n_genes))

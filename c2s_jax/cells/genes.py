@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -52,8 +53,13 @@ def gene_symbols(var: Any, gene_column: str | None, report: list[str]) -> list[s
     return names
 
 
+def is_ensembl(name: str) -> bool:
+    """Whether `name` is an Ensembl identifier of a gene or transcript."""
+    return bool(_ENSEMBL.match(name))
+
+
 def _ensembl_share(names: list[str]) -> float:
-    return sum(bool(_ENSEMBL.match(name)) for name in names) / max(1, len(names))
+    return sum(map(is_ensembl, names)) / max(1, len(names))
 
 
 def _symbol_column(var: Any, index: list[str]) -> str:
@@ -79,27 +85,49 @@ def _filled(column: Any, index: list[str], name: str, report: list[str]) -> list
     return [i if missing else str(s) for i, s, missing in zip(index, column, absent, strict=True)]
 
 
-def merge_duplicates(
-    matrix: sparse.csr_matrix, given: list[str], duplicates: Duplicates, report: list[str]
-) -> tuple[sparse.csr_matrix, list[str]]:
-    """One column for each upper-cased name; returns the matrix and those names.
+@dataclass(frozen=True)
+class GeneColumns:
+    """The genes of a matrix by upper-cased name, columns of one name taken together.
+
+    Attributes
+    ----------
+    names
+        The G' names, each once, in the order of their first columns.
+    place
+        int64 [G], the name each column of the matrix has; None where every column has a name of its own.
+    """
+
+    names: tuple[str, ...]
+    place: np.ndarray | None
+
+    def merged(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Add up the columns of one name; `matrix` [C, G] is on a linear scale, the result is [C, G']."""
+        if self.place is None:
+            return matrix
+        # sums of small integer types would overflow
+        wide = np.float64 if matrix.dtype.kind == "f" else np.int64
+        entries = (np.ones(len(self.place), wide), (np.arange(len(self.place)), self.place))
+        adder = sparse.csr_matrix(entries, shape=(len(self.place), len(self.names)))
+        merged = sparse.csr_matrix(matrix @ adder)
+        merged.sort_indices()
+        return merged
+
+
+def gene_columns(given: list[str], duplicates: Duplicates, report: list[str]) -> GeneColumns:
+    """Upper-case the gene names `given`, [G].
 
     Parameters
     ----------
-    matrix
-        CSR [C, G] on a linear scale (counts or normalised).
-    given
-        [G] gene names, in any case.
     duplicates
         "error": stop where a symbol occurs more than once. "sum": add up those columns, at the place of the
-        first.
+        first; `report` gets a sentence.
     """
     if duplicates not in ("error", "sum"):
         raise CellDataError(f"duplicates must be 'error' or 'sum', it is {duplicates!r}")
     symbols = [name.upper() for name in given]
-    unique = list(dict.fromkeys(symbols))
+    unique = tuple(dict.fromkeys(symbols))
     if len(unique) == len(symbols):
-        return matrix, symbols
+        return GeneColumns(unique, None)
     text = _described(symbols, given)
     if duplicates == "error":
         raise CellDataError(
@@ -108,14 +136,7 @@ def merge_duplicates(
         )
     report.append(f"{text}; their expression is added up")
     place = {name: i for i, name in enumerate(unique)}
-    target = np.fromiter((place[name] for name in symbols), np.int64, len(symbols))
-    # sums of small integer types would overflow
-    wide = np.float64 if matrix.dtype.kind == "f" else np.int64
-    entries = (np.ones(len(symbols), wide), (np.arange(len(symbols)), target))
-    adder = sparse.csr_matrix(entries, shape=(len(symbols), len(unique)))
-    merged = sparse.csr_matrix(matrix @ adder)
-    merged.sort_indices()
-    return merged, unique
+    return GeneColumns(unique, np.fromiter((place[name] for name in symbols), np.int64, len(symbols)))
 
 
 def _described(symbols: list[str], given: list[str]) -> str:

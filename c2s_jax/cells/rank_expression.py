@@ -184,11 +184,17 @@ def _fit(x: np.ndarray, y: np.ndarray, max_log_rank: float) -> RankExpression:
     dx = xs - xs.mean()
     slope = float(dx @ ys / (dx @ dx))
     intercept = float(ys.mean() - slope * xs.mean())
-    pearson = float(np.corrcoef(x, y)[0, 1] * np.sign(slope))
+    pearson = _pearson(x, y) * float(np.sign(slope))
     # the line falls or rises strictly with rank, so ranking it is ranking x
-    spearman = float(stats.spearmanr(x, y).statistic * np.sign(slope))
+    spearman = _pearson(stats.rankdata(x), stats.rankdata(y)) * float(np.sign(slope))
     r2, r2_all = (_r2(t, v, slope, intercept) for t, v in ((xs, ys), (x, y)))
     return RankExpression(slope, intercept, r2, r2_all, len(xs), pearson, spearman, len(x), max_log_rank)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    # np.corrcoef makes several copies of both
+    x, y = x - x.mean(), y - y.mean()
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def _r2(x: np.ndarray, y: np.ndarray, slope: float, intercept: float) -> float:

@@ -7,6 +7,7 @@ matrix nor on which other cells are in it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -19,10 +20,6 @@ Ties = Literal["hash", "cell2sentence"]
 
 # cell2sentence.utils.generate_sentences seeds numpy's global generator with this
 _CELL2SENTENCE_SEED = 42
-# elements sorted together: keys and scratch of a block stay in the processor's second-level cache
-_BLOCK = 1 << 15
-_VALUE_BITS = 31
-_PAD = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,8 @@ class Ranked:
 
     def top(self, k: int) -> "Ranked":
         """The first `k` genes of each cell (all of them where a cell has fewer)."""
-        if k < 1:
-            raise CellDataError(f"top_k must be at least 1, it is {k}")
         keep = self.ranks < k
-        return Ranked(_offsets(np.minimum(np.diff(self.indptr), k)), self.genes[keep], self.values[keep])
+        return Ranked(_top_indptr(self.indptr, k), self.genes[keep], self.values[keep])
 
 
 def hash_strings(strings: Sequence[str] | np.ndarray, *, seed: int = 0, domain: str = "") -> np.ndarray:
@@ -85,7 +80,12 @@ def hash_strings(strings: Sequence[str] | np.ndarray, *, seed: int = 0, domain: 
         uint64 [N].
     """
     key, person = int(seed).to_bytes(8, "little", signed=True), domain.encode()
-    digests = [blake2b(str(s).encode(), digest_size=8, key=key, person=person).digest() for s in strings]
+    keyed = blake2b(digest_size=8, key=key, person=person)
+    digests = []
+    for string in strings:
+        state = keyed.copy()  # half the time of a new one: the key is hashed once
+        state.update(str(string).encode())
+        digests.append(state.digest())
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
@@ -139,36 +139,50 @@ def rank_cells(
     CellDataError
         For values that are NaN, infinite or negative, or names of another number than the matrix has.
     """
-    matrix = _checked(matrix, cell_ids, gene_names)
-    order = ranking_order(matrix, matrix.data, cell_ids, gene_names, ties=ties, seed=seed)
-    ranked = Ranked(matrix.indptr.astype(np.int64), matrix.indices[order].astype(np.int32), matrix.data[order])
-    return ranked if top_k is None else ranked.top(top_k)
+    _check_names(matrix, cell_ids, gene_names)
+    ranked = _rank(matrix, matrix.data, cell_ids, gene_names, top_k, ties, seed)
+    if ranked is not None:
+        return ranked
+    matrix = _positive(matrix)
+    return rank_by(matrix, matrix.data, cell_ids, gene_names, top_k=top_k, ties=ties, seed=seed)
 
 
-def ranking_order(
+def rank_by(
     matrix: sparse.csr_matrix,
-    values: np.ndarray,
+    by: np.ndarray,
     cell_ids: Sequence[str] | np.ndarray,
     gene_names: Sequence[str],
     *,
+    top_k: int | None = None,
     ties: Ties = "hash",
     seed: int = 0,
-) -> np.ndarray:
-    """Positions of `matrix`'s entries, cell by cell, by falling `values` (all above 0), int64 [nnz]."""
-    indptr = matrix.indptr.astype(np.int64)
-    if ties == "hash":
-        cells = hash_strings(cell_ids, seed=seed, domain="cell")
-        genes = hash_strings([str(name).upper() for name in gene_names], seed=seed, domain="gene")
-        return _falling(indptr, values, _TieKeys(cells, genes, matrix.indices))
-    if ties == "cell2sentence":
-        shuffled = _shuffled_positions(indptr)
-        return shuffled[_falling(indptr, values[shuffled], None)]
-    raise CellDataError(f"ties must be 'hash' or 'cell2sentence', it is {ties!r}")
+) -> Ranked:
+    """Rank the entries of `matrix` by other values than it holds.
+
+    Parameters
+    ----------
+    matrix
+        CSR [C, G]; its values are those of the result.
+    by
+        [nnz]; what entries are ranked by, all above 0 and finite.
+    cell_ids, gene_names, top_k, ties, seed
+        See `rank_cells`.
+
+    Raises
+    ------
+    CellDataError
+        If a value to rank by is not above 0 and finite, or a column of the matrix is not one of the genes.
+    """
+    ranked = _rank(matrix, by, cell_ids, gene_names, top_k, ties, seed)
+    if ranked is None:
+        raise CellDataError(
+            "a value to rank by is not above 0 and finite, or the matrix has a column number outside "
+            f"0 … {len(gene_names) - 1}"
+        )
+    return ranked
 
 
-def _checked(
-    matrix: sparse.csr_matrix, cell_ids: Sequence[str] | np.ndarray, gene_names: Sequence[str]
-) -> sparse.csr_matrix:
+def _check_names(matrix: sparse.csr_matrix, cell_ids: Sequence[str] | np.ndarray, gene_names: Sequence[str]) -> None:
     if not (sparse.issparse(matrix) and matrix.format == "csr"):
         raise CellDataError("rank_cells takes a SciPy CSR matrix; expression_matrix makes one of an AnnData")
     if matrix.shape != (len(cell_ids), len(gene_names)):
@@ -176,136 +190,99 @@ def _checked(
             f"the matrix has {matrix.shape[0]} cells and {matrix.shape[1]} genes, "
             f"but there are {len(cell_ids)} cell ids and {len(gene_names)} gene names"
         )
+
+
+def _positive(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Without the zeros that are stored."""
     if matrix.nnz and not (matrix.data.min() >= 0 and np.isfinite(matrix.data.max())):
         raise CellDataError("the matrix holds NaN, infinite or negative values; expression_matrix says where")
-    if matrix.nnz and matrix.data.min() == 0:
-        matrix = matrix.copy()
-        matrix.eliminate_zeros()
+    matrix = matrix.copy()
+    matrix.eliminate_zeros()
     return matrix
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+def _rank(
+    matrix: sparse.csr_matrix,
+    by: np.ndarray,
+    cell_ids: Sequence[str] | np.ndarray,
+    gene_names: Sequence[str],
+    top_k: int | None,
+    ties: Ties,
+    seed: int,
+) -> Ranked | None:
+    """None if a value is not above 0 and finite, or a column not a gene."""
+    indptr = matrix.indptr.astype(np.int64)
+    if not len(by) == len(matrix.indices) == len(matrix.data) >= indptr[-1] or (np.diff(indptr) < 0).any():
+        raise CellDataError("the CSR matrix is broken: its arrays do not fit each other")
+    if ties == "hash":
+        wanted = indptr if top_k is None else _top_indptr(indptr, top_k)
+        cell_keys = hash_strings(cell_ids, seed=seed, domain="cell")
+        return _rank_by_keys(matrix, indptr, by, cell_keys, _gene_keys(tuple(gene_names), seed), wanted)
+    if ties == "cell2sentence":
+        if len(by) and not (by.min() > 0 and np.isfinite(by.max())):
+            return None
+        order = _shuffled_order(indptr, by)
+        ranked = Ranked(indptr, matrix.indices[order].astype(np.int32), matrix.data[order])
+        return ranked if top_k is None else ranked.top(top_k)
+    raise CellDataError(f"ties must be 'hash' or 'cell2sentence', it is {ties!r}")
 
 
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """start, start+1, … of each start, `lengths` of them, one after another."""
-    shift = starts - (np.cumsum(lengths) - lengths)
-    return np.arange(lengths.sum()) + np.repeat(shift, lengths)
+@lru_cache(maxsize=4)  # a large data set is ranked block by block, always with the same genes
+def _gene_keys(names: tuple[str, ...], seed: int) -> np.ndarray:
+    return hash_strings([str(name).upper() for name in names], seed=seed, domain="gene")
 
 
-def _shuffled_positions(indptr: np.ndarray) -> np.ndarray:
+def _rank_by_keys(
+    matrix: sparse.csr_matrix,
+    indptr: np.ndarray,
+    by: np.ndarray,
+    cell_keys: np.ndarray,
+    gene_keys: np.ndarray,
+    wanted: np.ndarray,
+) -> Ranked | None:
+    from .ranking_kernel import rank_rows  # numba takes half a second to import
+
+    codes, largest = _codes(by)
+    values = np.ascontiguousarray(matrix.data)
+    # the kernel only moves values: as bits where it is compiled for them, as places otherwise
+    plain = values.dtype.itemsize in (4, 8)
+    moved = values.view(f"u{values.dtype.itemsize}") if plain else np.arange(len(values), dtype=np.uint64)
+    genes, out = np.empty(wanted[-1], np.int32), np.empty(wanted[-1], moved.dtype)
+    indices = np.ascontiguousarray(matrix.indices, dtype=np.int32)
+    floats = by.dtype.kind == "f"
+    bad_row = rank_rows(indptr, indices, codes, largest, floats, moved, cell_keys, gene_keys, wanted, genes, out)
+    return Ranked(wanted, genes, out.view(values.dtype) if plain else values[out]) if bad_row < 0 else None
+
+
+def _codes(values: np.ndarray) -> tuple[np.ndarray, np.uint64]:
+    """uint32 or uint64 that order positive values as they are ordered, and the code of the greatest finite one.
+
+    What is not above 0 and finite has the code 0 or one beyond the greatest.
+    """
+    if values.dtype.kind not in "fiub" or values.dtype.itemsize > 8:
+        raise CellDataError(f"values of type {values.dtype} cannot be ranked")
+    size = max(4, values.dtype.itemsize)
+    kind = "i" if values.dtype.kind == "b" else values.dtype.kind
+    codes = np.ascontiguousarray(values, dtype=f"{kind}{size}")
+    # bit patterns of positive floats rise with them; those of negative numbers have the first bit set
+    largest = np.finfo(codes.dtype).max.view(f"u{size}") if kind == "f" else np.iinfo(codes.dtype).max
+    return codes.view(f"u{size}"), np.uint64(largest)
+
+
+def _top_indptr(indptr: np.ndarray, k: int) -> np.ndarray:
+    if k < 1:
+        raise CellDataError(f"top_k must be at least 1, it is {k}")
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(np.diff(indptr), k))])
+
+
+def _shuffled_order(indptr: np.ndarray, values: np.ndarray) -> np.ndarray:
     # One generator runs through all cells, so the loop stays: a cell's shuffle depends on all before it.
     generator = np.random.RandomState(_CELL2SENTENCE_SEED)
-    positions = np.arange(indptr[-1])
+    order = np.arange(indptr[-1])
     for start, stop in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
-        generator.shuffle(positions[start:stop])
-    return positions
-
-
-@dataclass(frozen=True)
-class _TieKeys:
-    cells: np.ndarray
-    genes: np.ndarray
-    indices: np.ndarray
-
-    def __call__(self, cells: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """uint64 keys of the entries at `positions`, of the cells `cells`."""
-        return mix(self.genes[self.indices[positions]] ^ self.cells[cells])
-
-
-def _falling(indptr: np.ndarray, values: np.ndarray, keys: _TieKeys | None) -> np.ndarray:
-    """Stable order by (cell, −value, key).
-
-    Each entry becomes one sortable integer, 31 bits of its float32 value (bit patterns of positive floats
-    rise with them), the first bits of its tie key, and its place in the cell; rows of about equal length are
-    sorted side by side as a matrix. What those bits cannot tell apart is sorted again on the whole keys.
-    """
-    lengths = np.diff(indptr)
-    order = np.empty(len(values), np.int64)
-    by_length = np.argsort(lengths, kind="stable")
-    by_length = by_length[np.searchsorted(lengths[by_length], 1) :]
-    first = 0
-    while first < len(by_length):
-        last = _block_end(lengths, by_length, first)
-        rows = by_length[first:last]
-        spans = _ranges(indptr[rows], lengths[rows])
-        order[spans] = _sorted_block(rows, lengths[rows], spans, indptr, values, keys)
-        first = last
+        cell = order[start:stop]
+        generator.shuffle(cell)
+        # falling and stable without negating: unsigned integers have no negative
+        falling = (stop - start - 1) - np.argsort(values[cell[::-1]], kind="stable")[::-1]
+        order[start:stop] = cell[falling]
     return order
-
-
-def _block_end(lengths: np.ndarray, by_length: np.ndarray, first: int) -> int:
-    last = min(len(by_length), first + max(1, _BLOCK // int(lengths[by_length[first]])))
-    while last - first > 1 and (last - first) * int(lengths[by_length[last - 1]]) > _BLOCK:
-        last = first + max(1, (last - first) // 2)
-    return last
-
-
-def _sorted_block(
-    rows: np.ndarray,
-    lengths: np.ndarray,
-    spans: np.ndarray,
-    indptr: np.ndarray,
-    values: np.ndarray,
-    keys: _TieKeys | None,
-) -> np.ndarray:
-    width = int(lengths[-1])
-    place_bits = max(1, (width - 1).bit_length())
-    exact = values[spans]
-    starts = np.repeat(indptr[rows], lengths)
-    with np.errstate(over="ignore"):
-        single = np.maximum(exact.astype(np.float32), np.finfo(np.float32).smallest_subnormal)
-    codes = (np.uint32(0x7FFFFFFF) - single.view(np.uint32)).astype(np.uint64) << np.uint64(64 - _VALUE_BITS)
-    if keys is not None:
-        tie = keys(np.repeat(rows, lengths), spans)
-        tie >>= np.uint64(_VALUE_BITS + place_bits)
-        tie <<= np.uint64(place_bits)
-        codes |= tie
-    codes |= (spans - starts).view(np.uint64)
-    ragged = width != int(lengths[0])
-    inside = np.arange(width) < lengths[:, None] if ragged else np.ones((len(rows), width), bool)
-    table = np.full(inside.shape, _PAD) if ragged else codes.reshape(inside.shape)
-    if ragged:
-        table[inside] = codes
-    table.sort(axis=1)
-    codes = table[inside] if ragged else table.reshape(-1)
-    order = (codes & np.uint64((1 << place_bits) - 1)).view(np.int64) + starts
-    ends = np.cumsum(lengths)
-    if keys is not None:
-        _resolve(order, codes >> np.uint64(place_bits), ends, rows, keys)
-    if exact.dtype != np.float32:
-        _resort_merged(order, ends, rows, values, keys)
-    return order
-
-
-def _resolve(order: np.ndarray, prefix: np.ndarray, ends: np.ndarray, rows: np.ndarray, keys: _TieKeys) -> None:
-    """Put right, in place, runs of entries whose value and first key bits are equal."""
-    pairs = np.flatnonzero(prefix[1:] == prefix[:-1])
-    if not len(pairs):
-        return
-    at = np.unique(np.concatenate([pairs, pairs + 1]))
-    owners = np.searchsorted(ends, at, side="right")
-    tie = keys(rows[owners], order[at])
-    order[at] = order[at][np.lexsort((tie, prefix[at], owners))]
-
-
-def _resort_merged(
-    order: np.ndarray, ends: np.ndarray, rows: np.ndarray, values: np.ndarray, keys: _TieKeys | None
-) -> None:
-    """Sort again, in place, cells in which rounding to float32 made two unequal values equal."""
-    ranked = values[order]
-    with np.errstate(over="ignore"):
-        single = ranked.astype(np.float32)
-    wrong = (ranked[1:] > ranked[:-1]) | ((ranked[1:] != ranked[:-1]) & (single[1:] == single[:-1]))
-    # a rise from one cell to the next is none; sorting those again would change nothing, but take time
-    wrong[ends[:-1] - 1] = False
-    if not wrong.any():
-        return
-    cells = np.unique(np.searchsorted(ends, np.flatnonzero(wrong), side="right"))
-    lengths = np.diff(ends, prepend=0)[cells]
-    at, owners = _ranges(ends[cells] - lengths, lengths), np.repeat(cells, lengths)
-    tie = order[at] if keys is None else keys(rows[owners], order[at])
-    # -value would wrap for unsigned integers: rank the values first
-    falling = -np.unique(values[order[at]], return_inverse=True)[1]
-    order[at] = order[at][np.lexsort((tie, falling, owners))]

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import sparse
 
 from .errors import CellDataError
+from .statistics import CellStatistics
 
 Recorded = float | Literal["absent"] | None
 Scale = Literal["auto", "counts", "normalized", "log1p", "log10p"]
@@ -14,7 +14,6 @@ Scale = Literal["auto", "counts", "normalized", "log1p", "log10p"]
 SCALES = ("auto", "counts", "normalized", "log1p", "log10p")
 # log2(1 + 10^9); a logarithm of expression is never above it, so larger values are not logged
 _LARGEST_LOG = 30.0
-_PROBE_CELLS = 64
 _ENOUGH_RATIOS = 50
 # of the ratios of a probe, how many must be whole numbers to decide the scale
 _MOSTLY = 0.9
@@ -38,8 +37,8 @@ def _base_name(base: float) -> str:
     return "_e" if np.isclose(base, np.e) else f"{base:g}"
 
 
-def find_scale(matrix: sparse.csr_matrix, asked: Scale, log1p_base: Recorded) -> SourceScale:
-    """The scale of `matrix`, as asked or from the values.
+def find_scale(statistics: CellStatistics, asked: Scale, log1p_base: Recorded) -> SourceScale:
+    """The scale of a data set, as asked or from its values.
 
     Evidence, in this order: whole numbers are counts; a base that scanpy's `log1p` recorded is believed if
     the values can be logarithms; in a cell that was divided by its size, linear values are whole multiples of
@@ -53,15 +52,15 @@ def find_scale(matrix: sparse.csr_matrix, asked: Scale, log1p_base: Recorded) ->
     """
     if asked not in SCALES:
         raise CellDataError(f"scale must be one of {', '.join(SCALES)}; it is {asked!r}")
-    largest = float(matrix.data.max(initial=0))
+    largest = statistics.largest
     recorded = np.e if log1p_base in (None, "absent") else float(log1p_base)
     if asked != "auto":
         return _as_asked(asked, largest, recorded, log1p_base != "absent")
-    if matrix.dtype.kind in "iu" or np.array_equal(matrix.data, np.floor(matrix.data)):
+    if statistics.whole:
         return SourceScale("counts", why="all values are whole numbers")
     if log1p_base != "absent" and largest <= _LARGEST_LOG:
         return SourceScale("log", recorded, "adata.uns['log1p'] says so")
-    return _from_ratios(matrix, largest) or _from_size(largest)
+    return _from_ratios(statistics, largest) or _from_size(largest)
 
 
 def _as_asked(asked: Scale, largest: float, recorded: float, is_recorded: bool) -> SourceScale:
@@ -78,11 +77,11 @@ def _as_asked(asked: Scale, largest: float, recorded: float, is_recorded: bool) 
     return SourceScale("counts" if asked == "counts" else "normalized")
 
 
-def _from_ratios(matrix: sparse.csr_matrix, largest: float) -> SourceScale | None:
+def _from_ratios(statistics: CellStatistics, largest: float) -> SourceScale | None:
     candidates = [SourceScale("normalized")]
     if largest <= _LARGEST_LOG:
         candidates += [SourceScale("log", base) for base in (np.e, 10.0, 2.0)]
-    shares = [_whole_share(matrix, scale) for scale in candidates]
+    shares = [_whole_share(statistics, scale) for scale in candidates]
     best = int(np.argmax(shares))
     if shares[best] < _MOSTLY or sum(share >= _MOSTLY for share in shares) > 1:
         return None
@@ -90,13 +89,10 @@ def _from_ratios(matrix: sparse.csr_matrix, largest: float) -> SourceScale | Non
     return SourceScale(candidates[best].name, candidates[best].base, why)
 
 
-def _whole_share(matrix: sparse.csr_matrix, scale: SourceScale) -> float:
-    step = max(1, matrix.shape[0] // _PROBE_CELLS)
-    probe = matrix[::step][:_PROBE_CELLS].astype(np.float64)
-    data = linear(probe.data, scale)
-    lengths = np.diff(probe.indptr)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    smallest = np.full(len(lengths), np.inf)
+def _whole_share(statistics: CellStatistics, scale: SourceScale) -> float:
+    data = linear(statistics.probe_values, scale)
+    rows = np.repeat(np.arange(len(statistics.probe_lengths)), statistics.probe_lengths)
+    smallest = np.full(len(statistics.probe_lengths), np.inf)
     np.minimum.at(smallest, rows, data)
     ratios = data / smallest[rows]
     # near 1 any transformation gives whole numbers, far above it rounding of the file hides them
@@ -117,32 +113,39 @@ def linear(values: np.ndarray, scale: SourceScale) -> np.ndarray:
     return np.expm1(values * np.log(scale.base)) if scale.name == "log" else values
 
 
+def median_total(totals: np.ndarray) -> float:
+    """The median of the totals above 0; 0 where there are none."""
+    there = totals[totals > 0]
+    return float(np.median(there)) if len(there) else 0.0
+
+
 def to_log10(
-    matrix: sparse.csr_matrix, scale: SourceScale, target_sum: float | None
-) -> tuple[np.ndarray, float | None]:
-    """log10(1 + normalised) of each stored value.
+    values: np.ndarray, lengths: np.ndarray, scale: SourceScale, totals: np.ndarray, target_sum: float | None
+) -> np.ndarray:
+    """log10(1 + normalised) of expressed genes, float32 [N], all above 0.
 
-    Counts are divided by their cell's total and multiplied by `target_sum` (None: the median total of cells
-    with any). Other scales are only converted.
-
-    Returns
-    -------
-    (values, target)
-        float32 [nnz], all above 0; the total that counts were normalised to, else None.
+    Parameters
+    ----------
+    values
+        [N], cell by cell.
+    lengths
+        [C]; values of each cell.
+    scale
+        Of the values. Counts are divided by their cell's total and multiplied by `target_sum`; other scales are only
+        converted.
+    totals
+        float64 [C].
     """
     if scale.name == "log":
-        values = (matrix.data * (np.log(scale.base) / np.log(10.0))).astype(np.float32)
-        return _positive(values), None
-    target = None
-    values = matrix.data.astype(np.float32)
+        return _positive((values * (np.log(scale.base) / np.log(10.0))).astype(np.float32))
+    values = values.astype(np.float32)
     if scale.name == "counts":
-        totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-        target = float(np.median(totals[totals > 0])) if target_sum is None else float(target_sum)
-        factors = np.divide(target, totals, out=np.zeros_like(totals), where=totals > 0)
-        values *= np.repeat(factors.astype(np.float32), np.diff(matrix.indptr))
+        assert target_sum is not None
+        factors = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+        values *= np.repeat(factors.astype(np.float32), lengths)
     np.log1p(values, out=values)
     values *= np.float32(1 / np.log(10.0))
-    return _positive(values), target
+    return _positive(values)
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from .errors import CellDataError, shown
@@ -14,11 +15,13 @@ from .errors import CellDataError, shown
 _PROBE_CELLS = 64
 
 
-def require_obs(adata: ad.AnnData, columns: Sequence[str], *, allow_missing: bool = True) -> None:
+def require_obs(adata: ad.AnnData | pd.DataFrame, columns: Sequence[str], *, allow_missing: bool = True) -> None:
     """Check that `adata.obs` has `columns`.
 
     Parameters
     ----------
+    adata
+        Or its `obs`.
     columns
         Names of columns (a single name is taken as one column).
     allow_missing
@@ -30,7 +33,8 @@ def require_obs(adata: ad.AnnData, columns: Sequence[str], *, allow_missing: boo
         Naming the absent columns and the nearest ones there are, or the first cells without a value.
     """
     columns = [columns] if isinstance(columns, str) else list(columns)
-    there = [str(name) for name in adata.obs.columns]
+    obs = adata if isinstance(adata, pd.DataFrame) else adata.obs
+    there = [str(name) for name in obs.columns]
     absent = [name for name in columns if name not in there]
     if absent:
         raise CellDataError(
@@ -38,12 +42,12 @@ def require_obs(adata: ad.AnnData, columns: Sequence[str], *, allow_missing: boo
             + f". Columns there are: {shown(there, 30) or 'none'}"
         )
     for name in [] if allow_missing else columns:
-        column = adata.obs[name]
+        column = obs[name]
         empty = np.asarray(column.isna()) | np.asarray(column.astype(str).str.strip() == "")
         if empty.any():
             raise CellDataError(
                 f"adata.obs[{name!r}] has no value for {empty.sum()} of {len(empty)} cells: "
-                f"{shown(adata.obs_names[empty])}; fill them in or drop those cells"
+                f"{shown(obs.index[empty])}; fill them in or drop those cells"
             )
 
 
@@ -101,6 +105,8 @@ def as_csr(matrix: Any, name: str) -> sparse.csr_matrix:
     if matrix.dtype == np.float16:
         matrix = matrix.astype(np.float32)
     csr = sparse.csr_matrix(matrix)
+    if csr.indices.dtype != csr.indptr.dtype:  # as in files of many entries; SciPy's routines want one type
+        csr = sparse.csr_matrix((csr.data, csr.indices, csr.indptr), shape=csr.shape)
     shares = sparse.issparse(matrix) and matrix.format == "csr"
     if shares and not (csr.has_canonical_format and np.all(csr.data)):
         csr = csr.copy()
@@ -111,9 +117,15 @@ def as_csr(matrix: Any, name: str) -> sparse.csr_matrix:
 
 def fault(matrix: sparse.csr_matrix, cells: Sequence[str], genes: Sequence[str]) -> str | None:
     """What makes the values unusable, and where; None if they can be used."""
-    if not matrix.nnz:
-        return "holds no expressed gene in any cell"
-    if np.isfinite(matrix.data).all() and matrix.data.min() >= 0:
+    return bad_values(matrix, cells, genes) if matrix.nnz else "holds no expressed gene in any cell"
+
+
+def bad_values(matrix: sparse.csr_matrix, cells: Sequence[str], genes: Sequence[str], first_row: int = 0) -> str | None:
+    """Which values are no expression, and where; None if all can be used.
+
+    `matrix` may be a block of rows that begins at `first_row`.
+    """
+    if not matrix.nnz or (np.isfinite(matrix.data).all() and matrix.data.min() >= 0):
         return None
     for what, wrong in (
         ("NaN", np.isnan(matrix.data)),
@@ -124,7 +136,7 @@ def fault(matrix: sparse.csr_matrix, cells: Sequence[str], genes: Sequence[str])
             at = int(np.flatnonzero(wrong)[0])
             cell = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
             gene = genes[matrix.indices[at]]
-            where = f"first: {matrix.data[at]:g} in cell {cells[cell]!r} (row {cell}), gene {gene!r}"
+            where = f"first: {matrix.data[at]:g} in cell {cells[cell]!r} (row {first_row + cell}), gene {gene!r}"
             scaled = "; it looks scaled (z-scores) or batch-corrected" if what == "negative" else ""
             return f"holds {int(wrong.sum())} {what} values ({where}){scaled}"
     return None

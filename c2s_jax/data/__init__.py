@@ -2,8 +2,9 @@
 
 from c2s_jax.data.augment import Augmentation
 from c2s_jax.data.corpus import CellSource, Corpus
-from c2s_jax.data.formatting import Formatter, Request, request
+from c2s_jax.data.formatting import Formatter
 from c2s_jax.data.mixture import Mixture, MixtureTask
+from c2s_jax.data.requests import Request, request
 from c2s_jax.data.stream import PackedRows, batches
 
 __all__ = [

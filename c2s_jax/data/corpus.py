@@ -1,68 +1,80 @@
 """Reader of a corpus on disk (written by `data_pipeline.build`)."""
 
 import json
-from collections.abc import Iterator, Sequence
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from c2s_jax.cells.vocabulary import GeneVocabulary
 from c2s_jax.data import corpus_format as fmt
-from c2s_jax.data.corpus_format import CorpusError
+from c2s_jax.data.cell_source import Cell, CellBlock, CellSource
+from c2s_jax.data.corpus_format import ADVICE, CorpusError
 
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for random access
+__all__ = ["Cell", "CellBlock", "CellSource", "Corpus", "CorpusError", "GeneSet", "Interaction", "Question"]
+
+_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell.
+class Question:
+    """A question about a data set and its answer.
 
     Attributes
     ----------
-    genes : int32 [N]
-        Corpus gene ids by falling expression.
-    expression : float16 [N]
-        log10(1 + normalised expression), in the same order.
-    fields : dict of str
-        Metadata; "" where unknown.
     dataset : int
         Index into `Corpus.datasets`.
-    cell_id : str
-        The cell's name in its data set.
-    coordinates : float32 [D]
-        Position in space; empty if there is none.
+    question, answer : str
+    split : str
     """
 
-    genes: NDArray[np.int32]
-    expression: NDArray[np.float16]
-    fields: dict[str, str]
     dataset: int
-    cell_id: str
-    coordinates: NDArray[np.float32]
+    question: str
+    answer: str
+    split: str
 
 
-@dataclass(frozen=True)
-class CellBlock:
-    """Genes and expression of many cells as ragged arrays.
+@dataclass(frozen=True, eq=False)
+class GeneSet:
+    """A named set of genes.
 
     Attributes
     ----------
-    indptr : int64 [C+1]
-        Cell ``i`` of the block holds entries ``indptr[i]:indptr[i + 1]``.
+    name, description, source : str
     genes : int32 [N]
-    expression : float16 [N]
+        Corpus gene ids, in the order of the source.
+    split : str
     """
 
-    indptr: NDArray[np.int64]
+    name: str
+    description: str
+    source: str
     genes: NDArray[np.int32]
-    expression: NDArray[np.float16]
+    split: str
 
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
+
+@dataclass(frozen=True, eq=False)
+class Interaction:
+    """Two genes, or complexes of several, whose products interact.
+
+    Attributes
+    ----------
+    source : str
+    kind : str
+        "ligand-receptor", "physical" …
+    a, b : int32 [N]
+        Corpus gene ids of each partner.
+    """
+
+    source: str
+    kind: str
+    a: NDArray[np.int32]
+    b: NDArray[np.int32]
 
 
 class Corpus:
@@ -80,6 +92,9 @@ class Corpus:
     genes : GeneVocabulary
     datasets : list of dict
         One a data set: name, organism, rank→expression parameters, provenance …
+    questions : list of Question
+    gene_sets : list of GeneSet
+    interactions : list of Interaction
 
     Raises
     ------
@@ -92,7 +107,7 @@ class Corpus:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
-        _check_files(self.path, self.manifest["files"])
+        _check_sizes(self.path, self.manifest["files"])
         self.splits: tuple[str, ...] = tuple(self.manifest["shards"])
 
     @cached_property
@@ -101,10 +116,28 @@ class Corpus:
 
     @cached_property
     def datasets(self) -> list[dict[str, Any]]:
-        text = (self.path / fmt.DATASETS_FILE).read_text("utf-8")
+        return self._lines(fmt.DATASETS_FILE)
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        return [Question(**line) for line in self._lines(fmt.QUESTIONS_FILE)]
+
+    @cached_property
+    def gene_sets(self) -> list[GeneSet]:
+        return [GeneSet(**line | {"genes": _ids(line["genes"])}) for line in self._lines(fmt.GENE_SETS_FILE)]
+
+    @cached_property
+    def interactions(self) -> list[Interaction]:
+        lines = self._lines(fmt.INTERACTIONS_FILE)
+        return [Interaction(**line | {"a": _ids(line["a"]), "b": _ids(line["b"])}) for line in lines]
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        if name not in self.manifest["files"]:
+            return []
+        text = (self.path / name).read_text("utf-8")
         return [json.loads(line) for line in text.split("\n") if line]
 
-    def cells(self, split: str) -> "CellSource":
+    def cells(self, split: str) -> CellSource:
         """The cells of one split.
 
         Raises
@@ -116,145 +149,39 @@ class Corpus:
             raise KeyError(f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}")
         return CellSource(self.path, split, self.manifest["shards"][split])
 
+    def verify(self, *, progress: bool = False) -> None:
+        """Read every file and compare its checksum with the manifest.
+
+        Raises
+        ------
+        CorpusError
+            Naming the files whose content is not what was written.
+        """
+        files = self.manifest["files"]
+        total = sum(entry["bytes"] for entry in files.values())
+        with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="verify") as bar:
+            damaged = [name for name, entry in files.items() if crc32(self.path / name, bar) != entry["crc32"]]
+        if damaged:
+            raise CorpusError(f"{self.path} holds damaged files: {', '.join(damaged)}. {ADVICE}")
+
     def __repr__(self) -> str:
         records = ", ".join(f"{name} {n}" for name, n in self.manifest["records"].items())
         return f"Corpus({str(self.path)!r}: {records} cells)"
 
 
-class CellSource:
-    """Random access to the cells of one split; picklable, files are opened on first use."""
-
-    def __init__(self, folder: Path, split: str, shard_lengths: Sequence[int]) -> None:
-        self.split = split
-        self._folder = folder
-        self._paths = [folder / fmt.shard_name(split, i, len(shard_lengths)) for i in range(len(shard_lengths))]
-        self._starts = np.concatenate([[0], np.cumsum(shard_lengths, dtype=np.int64)])
-        self._readers: dict[int, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("split", "_folder", "_paths", "_starts")
-        return {name: self.__dict__[name] for name in kept} | {"_readers": {}}
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __iter__(self) -> Iterator[Cell]:
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, index: int) -> Cell:
-        index = range(len(self))[index]
-        values = _features(self._records(np.array([index]))[0])
-        return Cell(
-            genes=np.frombuffer(_bytes(values, "genes"), dtype="<i4"),
-            expression=np.frombuffer(_bytes(values, "expression"), dtype="<f2"),
-            fields={name: _bytes(values, name).decode() for name in fmt.FIELDS},
-            dataset=int(values["dataset"].int64_list.value[0]),
-            cell_id=_bytes(values, "cell_id").decode(),
-            coordinates=np.frombuffer(_bytes(values, "coordinates"), dtype="<f4"),
-        )
-
-    def take(self, indices: ArrayLike) -> CellBlock:
-        """Genes and expression of many cells in one read, in the order asked for.
-
-        Parameters
-        ----------
-        indices : int [C]
-            Record numbers; repeats are allowed.
-
-        Raises
-        ------
-        IndexError
-            If an index is outside the split.
-        """
-        values = [_features(record) for record in self._records(np.asarray(indices, dtype=np.int64).reshape(-1))]
-        genes = [_bytes(v, "genes") for v in values]
-        expression = b"".join(_bytes(v, "expression") for v in values)
-        lengths = np.fromiter(map(len, genes), dtype=np.int64, count=len(genes)) // 4
-        return CellBlock(
-            indptr=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            genes=np.frombuffer(b"".join(genes), dtype="<i4"),
-            expression=np.frombuffer(expression, dtype="<f2"),
-        )
-
-    def cell_ids(self, indices: ArrayLike | None = None) -> NDArray[np.str_]:
-        """Names of the cells `indices` (all, if None), str [C]."""
-        which = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64).reshape(-1)
-        ids = [_bytes(_features(record), "cell_id").decode() for record in self._records(which)]
-        return np.array(ids, dtype=np.str_)
-
-    def fields(self, name: str) -> NDArray[np.str_]:
-        """A field of every cell, str [len(self)], without reading records.
-
-        Raises
-        ------
-        KeyError
-            If there is no such field.
-        """
-        codes, values = self.field_codes(name)
-        return values[codes]
-
-    def field_codes(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.str_]]:
-        """A field as codes, int32 [len(self)], into its values, str [V]."""
-        if name not in fmt.FIELDS:
-            raise KeyError(f"cells have no field {name!r}; fields are {', '.join(fmt.FIELDS)}")
-        return self._columns[f"{name}.codes"], self._columns[f"{name}.values"]
-
-    @property
-    def n_genes(self) -> NDArray[np.int32]:
-        """Number of genes of every cell, int32 [len(self)], without reading records."""
-        return self._columns["n_genes"]
-
-    @property
-    def dataset_ids(self) -> NDArray[np.int32]:
-        """Index into `Corpus.datasets` of every cell, int32 [len(self)]."""
-        return self._columns["dataset"]
-
-    @cached_property
-    def groups(self) -> NDArray[np.int32]:
-        """Group (donor × tissue × data set) of every cell, int32 [len(self)]; splits share ids."""
-        return np.load(self._folder / fmt.groups_name(self.split), allow_pickle=False)
-
-    @cached_property
-    def _columns(self) -> dict[str, NDArray]:
-        with np.load(self._folder / fmt.fields_name(self.split), allow_pickle=False) as data:
-            return dict(data)
-
-    def _records(self, indices: NDArray[np.int64]) -> list[bytes]:
-        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
-            bad = indices[(indices < 0) | (indices >= len(self))][0]
-            raise IndexError(f"record {bad} of split {self.split!r}: there are {len(self)} (0 … {len(self) - 1})")
-        shards = np.searchsorted(self._starts, indices, side="right") - 1
-        records: list[bytes] = [b""] * len(indices)
-        for shard in np.unique(shards).tolist():
-            places = np.flatnonzero(shards == shard)
-            positions = (indices[places] - self._starts[shard]).tolist()
-            for place, record in zip(places.tolist(), self._read(shard, positions), strict=True):
-                records[place] = record
-        return records
-
-    def _read(self, shard: int, positions: list[int]) -> list[bytes]:
-        path = self._paths[shard]
-        try:
-            return self._reader(shard).read(positions)
-        except (RuntimeError, IndexError) as error:
-            raise CorpusError(f"{path} cannot be read: {error}. {_ADVICE}") from error
-
-    def _reader(self, shard: int) -> Any:
-        if shard not in self._readers:
-            from array_record.python import array_record_module
-
-            reader = array_record_module.ArrayRecordReader(str(self._paths[shard]), _READER_OPTIONS)
-            expected = int(self._starts[shard + 1] - self._starts[shard])
-            found = reader.num_records() if reader.ok() else 0
-            if found != expected:
-                raise CorpusError(
-                    f"{self._paths[shard]} is damaged: {found} of {expected} records can be read. {_ADVICE}"
-                )
-            self._readers[shard] = reader
-        return self._readers[shard]
+def crc32(path: Path, bar: "tqdm[Any] | None" = None) -> str:
+    """CRC-32 of a file's content, eight hexadecimal digits."""
+    value = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            value = zlib.crc32(chunk, value)
+            if bar is not None:
+                bar.update(len(chunk))
+    return f"{value:08x}"
 
 
-_ADVICE = "Copy the corpus again, or remove its directory and build it anew (python -m data_pipeline.build)."
+def _ids(genes: list[int]) -> NDArray[np.int32]:
+    return np.array(genes, dtype=np.int32)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -262,12 +189,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no corpus at {folder}: build one with `python -m data_pipeline.build`")
     path = folder / fmt.MANIFEST_FILE
     if not path.is_file():
-        raise CorpusError(f"{folder} is not a finished corpus: it has no {fmt.MANIFEST_FILE}. {_ADVICE}")
+        raise CorpusError(f"{folder} is not a finished corpus: it has no {fmt.MANIFEST_FILE}. {ADVICE}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
         version, shards, files = manifest["version"], manifest["shards"], manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"{path} is damaged ({error!r}). {_ADVICE}") from None
+        raise CorpusError(f"{path} is damaged ({error!r}). {ADVICE}") from None
     if str(version).split(".")[0] != fmt.FORMAT_VERSION.split(".")[0]:
         raise CorpusError(
             f"{folder} has corpus format {version}; this version of c2s_jax reads "
@@ -280,26 +207,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         if name not in files
     ]
     if missing:
-        raise CorpusError(f"{path} does not list {missing[0]}. {_ADVICE}")
+        raise CorpusError(f"{path} does not list {missing[0]}. {ADVICE}")
     return manifest
 
 
-def _check_files(folder: Path, sizes: dict[str, int]) -> None:
-    for name, expected in sizes.items():
-        path = folder / name
+def _check_sizes(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    for name, entry in files.items():
+        path, expected = folder / name, entry["bytes"]
         if not path.is_file():
-            raise CorpusError(f"{path} is missing ({expected} bytes expected). {_ADVICE}")
+            raise CorpusError(f"{path} is missing ({expected} bytes expected). {ADVICE}")
         found = path.stat().st_size
         if found != expected:
-            raise CorpusError(f"{path} has {found} bytes, {expected} were written. {_ADVICE}")
-
-
-def _features(record: bytes) -> Any:
-    # Imported late: importing TFDS costs a good part of a second.
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    return tf_example_pb2.Example.FromString(record).features.feature
-
-
-def _bytes(values: Any, name: str) -> bytes:
-    return values[name].bytes_list.value[0]
+            raise CorpusError(f"{path} has {found} bytes, {expected} were written. {ADVICE}")

@@ -8,7 +8,9 @@ A corpus is one TFDS builder directory in ArrayRecord format::
     datasets.jsonl                                    one line a data set
     groups_<split>.npy                                int32, donor × tissue × data set of each record
     fields_<split>.npz                                the records' text fields as columns
-    manifest.json                                     every file with its size; written last
+    neighbours_<split>.npz                            records near each record in space, where known
+    questions.jsonl gene_sets.jsonl interactions.jsonl  where given
+    manifest.json                                     every file with its size and CRC-32; written last
 """
 
 SPLITS = ("train", "validation", "test")
@@ -33,14 +35,23 @@ FIELDS = (
 GROUP_FIELDS = ("donor", "tissue")
 """Cells of one data set that agree in these form a group (a sample)."""
 
+MIN_SET_GENES = 5
+"""Gene sets with fewer genes of the corpus are left out."""
+
 DATASET_NAME = "c2s_corpus"
-FORMAT_VERSION = "1.0.0"
+FORMAT_VERSION = "2.0.0"
 
 FEATURES_FILE = "features.json"
 INFO_FILE = "dataset_info.json"
 GENES_FILE = "genes.tsv"
 DATASETS_FILE = "datasets.jsonl"
+QUESTIONS_FILE = "questions.jsonl"
+GENE_SETS_FILE = "gene_sets.jsonl"
+INTERACTIONS_FILE = "interactions.jsonl"
 MANIFEST_FILE = "manifest.json"
+
+
+ADVICE = "Copy the corpus again, or remove its directory and build it anew (python -m data_pipeline.build)."
 
 
 class CorpusError(ValueError):
@@ -60,3 +71,8 @@ def groups_name(split: str) -> str:
 def fields_name(split: str) -> str:
     """File name of a split's field columns."""
     return f"fields_{split}.npz"
+
+
+def neighbours_name(split: str) -> str:
+    """File name of a split's spatial neighbours."""
+    return f"neighbours_{split}.npz"

@@ -1,28 +1,17 @@
-"""Examples as token pieces: texts through the tokenizer (cached), gene lists through the table."""
+"""Examples as tokens: texts through the tokenizer (once a value), gene lists by look-up."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.data.ragged import offsets, positions
-from c2s_jax.tasks import GeneSlot, Template, render
-from c2s_jax.tasks.templates import Segment
+from c2s_jax.data.pieces import Phrase, Piece, Series, Words, pieces
+from c2s_jax.data.ragged import distinct, offsets, places, positions, row_numbers, row_sums, take_rows
+from c2s_jax.data.requests import Draft, Request, draft_of
+from c2s_jax.data.token_rows import GeneLists, TokenRows, form_number
+from c2s_jax.tasks.rendering import CellSlots, GeneSlot, cell_header
 from c2s_jax.text import GeneTokenTable, Tokenizer
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One example to write: a template and its text fields; the gene list comes beside it."""
-
-    template: Template
-    values: tuple[tuple[str, str], ...]
-
-
-# The parts of one example in order: tokens of a text or a place for genes, and whether the part is response.
-Pieces = tuple[tuple[NDArray[np.int32] | GeneSlot, bool], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +28,52 @@ class Tokenized:
         return np.diff(self.indptr)
 
 
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """Places for gene lists: in which example, for which list, the form of its edges, and whether in the prompt."""
+
+    example: NDArray[np.int64]
+    list: NDArray[np.int64]
+    form: NDArray[np.int64]
+    asked: NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Token:
+    """One token that no text gives, such as the one that ends a sequence."""
+
+    row: int
+
+
 class Formatter:
-    """Turns requests and gene lists into tokens, exactly as the tokenizer would the written-out text."""
+    """Turns examples into tokens, exactly as the tokenizer would the written-out text."""
 
     def __init__(self, tokenizer: Tokenizer, table: GeneTokenTable):
         if table.fingerprint != tokenizer.fingerprint:
             raise ValueError("the gene table was built with another tokenizer: rebuild it")
         self.tokenizer, self.table = tokenizer, table
-        self._pieces = lru_cache(maxsize=1 << 16)(self._tokenize_request)
+        self.rows = TokenRows(tokenizer, table)
+        bos = tokenizer.bos_id
+        self._before = () if bos is None else (_Token(self.rows.token(bos)),)
+        self._after = (_Token(self.rows.token(tokenizer.eos_id)),)
 
-    def prompts(self, requests: Sequence[Request], genes: NDArray[np.int32], indptr: NDArray[np.int64]) -> Tokenized:
+    def prompts(
+        self,
+        requests: Sequence[Request],
+        genes: NDArray[np.int32],
+        indptr: NDArray[np.int64],
+        lists: NDArray[np.int64] | None = None,
+    ) -> Tokenized:
         """Tokens of the prompts alone, after the beginning-of-sequence token if the tokenizer has one."""
-        return self._assemble(requests, genes, indptr, with_response=False)
+        return self.tokens(draft_of(requests, indptr, lists), genes, indptr, with_response=False)
 
-    def examples(self, requests: Sequence[Request], genes: NDArray[np.int32], indptr: NDArray[np.int64]) -> Tokenized:
+    def examples(
+        self,
+        requests: Sequence[Request],
+        genes: NDArray[np.int32],
+        indptr: NDArray[np.int64],
+        lists: NDArray[np.int64] | None = None,
+    ) -> Tokenized:
         """Tokens of prompt, response and end-of-sequence.
 
         Parameters
@@ -60,126 +81,151 @@ class Formatter:
         requests
             N of them.
         genes, indptr
-            The gene list of each, ragged.
+            Their gene lists, ragged, those of each request one after the other.
+        lists
+            Number of gene lists of each request, int [N]; one each by default.
         """
-        return self._assemble(requests, genes, indptr, with_response=True)
+        return self.tokens(draft_of(requests, indptr, lists), genes, indptr)
 
-    def lengths(
-        self, requests: Sequence[Request], genes: NDArray[np.int32], indptr: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Tokens of each of `examples`, without making them."""
-        pieces = [self._pieces(r) for r in requests]
-        texts = [sum(len(c) for c, _ in example if not isinstance(c, GeneSlot)) for example in pieces]
-        total = np.array(texts, np.int64)
-        for (leading, trailing), rows in _by_variant([_slot(example) for example in pieces]).items():
-            picked, bounds = _rows_of(genes, indptr, rows)
-            total[rows] += self.table.token_lengths(picked, bounds, leading, trailing)
+    def tokens(
+        self, draft: Draft, genes: NDArray[np.int32], indptr: NDArray[np.int64], *, with_response: bool = True
+    ) -> Tokenized:
+        """Tokens of drafts with their gene lists."""
+        filled, asked = np.zeros(len(draft), np.int64), np.zeros(len(draft), np.int64)
+        made: list[tuple[NDArray, ...]] = []
+        for examples, piece, in_response in self._walk(draft, with_response):
+            rows, counts = self._rows_of(piece, draft, examples, genes, indptr)
+            made.append((examples, filled[examples], counts, rows))
+            filled[examples] += counts
+            if not in_response:
+                asked[examples] += counts
+        bounds = offsets(filled)
+        sequence = np.empty(bounds[-1], np.int64)
+        for examples, before, counts, rows in made:
+            sequence[positions(bounds[examples] + before, counts)] = rows
+        tokens, lengths = self.rows.gather(sequence)
+        answers = places(filled) >= np.repeat(asked, filled)
+        return Tokenized(tokens, np.repeat(answers, lengths), offsets(row_sums(lengths, bounds)))
+
+    def text_lengths(self, draft: Draft) -> NDArray[np.int64]:
+        """Tokens of each whole example without its genes, int64 [N]."""
+        total = np.zeros(len(draft), np.int64)
+        for examples, piece, _ in self._walk(draft):
+            if not isinstance(piece, GeneSlot):
+                rows, counts = self._text_rows(piece, draft, examples)
+                total[examples] += row_sums(self.rows.lengths[rows], offsets(counts))
         return total
 
-    def _assemble(
-        self,
-        requests: Sequence[Request],
-        genes: NDArray[np.int32],
-        indptr: NDArray[np.int64],
-        *,
-        with_response: bool,
-    ) -> Tokenized:
-        pieces = [self._pieces(r) for r in requests]
-        gene_tokens, gene_indptr = self._gene_tokens(genes, indptr, [_slot(example) for example in pieces])
-        texts: list[NDArray[np.int32]] = [gene_tokens]
-        pool_end = len(gene_tokens)
-        example, start, length, response = [], [], [], []
-        for i, row in enumerate(pieces):
-            for content, in_response in row:
-                if in_response and not with_response:
-                    continue
-                if isinstance(content, GeneSlot):
-                    start.append(gene_indptr[i])
-                    length.append(gene_indptr[i + 1] - gene_indptr[i])
-                else:
-                    texts.append(content)
-                    start.append(pool_end)
-                    length.append(len(content))
-                    pool_end += len(content)
-                example.append(i)
-                response.append(in_response)
-        lengths = np.array(length, np.int64)
-        tokens = np.concatenate(texts)[positions(np.array(start, np.int64), lengths)]
-        totals = np.bincount(np.array(example), weights=lengths, minlength=len(requests)).astype(np.int64)
-        return Tokenized(tokens, np.repeat(np.array(response, bool), lengths), offsets(totals))
+    def slots(self, draft: Draft) -> Slots:
+        """The places for gene lists in whole examples."""
+        none = np.zeros(0, np.int64)
+        found = [(none, none, none, none.astype(bool))]
+        for examples, piece, in_response in self._walk(draft):
+            if isinstance(piece, GeneSlot | CellSlots):
+                lists = _lists_of(piece, draft, examples)
+                counts = draft.cells[examples] if isinstance(piece, CellSlots) else np.ones(len(examples), np.int64)
+                form = np.full(len(lists), form_number(*_edges(piece)))
+                found.append((np.repeat(examples, counts), lists, form, np.full(len(lists), not in_response)))
+        return Slots(*map(np.concatenate, zip(*found)))
 
-    def _gene_tokens(
-        self, genes: NDArray[np.int32], indptr: NDArray[np.int64], slots: list[GeneSlot | None]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Ragged tokens of every gene list, each in its slot's variant."""
-        variants = _by_variant(slots)
-        if len(variants) <= 1:
-            leading, trailing = next(iter(variants), ("space", "plain"))
-            return self.table.encode_many(genes, indptr, leading, trailing)
-        out: list[NDArray] = [np.empty(0, np.int32)] * len(slots)
-        for (leading, trailing), rows in variants.items():
-            tokens, ends = self.table.encode_many(*_rows_of(genes, indptr, rows), leading, trailing)
-            for row, part in zip(rows, np.split(tokens, ends[1:-1])):
-                out[row] = part
-        return np.concatenate(out), offsets(np.array([len(x) for x in out]))
+    def lengths(self, draft: Draft, slots: Slots, lists: GeneLists, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each whole example when the first ``kept`` genes of each list are written, int64 [N]."""
+        return self.text_lengths(draft) + self.gene_tokens(slots, lists, kept, len(draft))
 
-    def _tokenize_request(self, request: Request) -> Pieces:
-        prompt, response = render(request.template, dict(request.values))
-        t = self.tokenizer
-        if not prompt and t.bos_id is None:
-            raise ValueError(f"{request.template}: an empty prompt, and no token begins a sequence with this tokenizer")
-        pieces: list[tuple[NDArray[np.int32] | GeneSlot, bool]] = []
-        if t.bos_id is not None:
-            pieces.append((np.array([t.bos_id], np.int32), False))
-        for segments, in_response in ((prompt, False), (response, True)):
-            for segment, following in zip(segments, (*segments[1:], None)):
-                content = segment if isinstance(segment, GeneSlot) else self._text_tokens(segment, following)
-                pieces.append((content, in_response))
-        pieces.append((np.array([t.eos_id], np.int32), True))
-        if sum(isinstance(p[0], GeneSlot) for p in pieces) > 1:
-            raise ValueError(f"{request.template}: more than one {{cell_sentence}} in a template")
-        return tuple(pieces)
+    def gene_tokens(self, slots: Slots, lists: GeneLists, kept: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Tokens of the gene lists of each of n examples."""
+        written = self.rows.list_tokens(lists, slots.list, slots.form, kept)
+        return np.bincount(slots.example, written, n).astype(np.int64)
 
-    def _text_tokens(self, text: str, following: Segment | None) -> NDArray[np.int32]:
-        """Tokens of a segment. Byte-level BPE cuts line breaks by what follows them: there must be a gene in place."""
-        if not isinstance(following, GeneSlot) or following.leading == "space":
-            return np.array(self.tokenizer.encode(text), np.int32)
-        gene = self.table.encode([0], "bare")
-        tokens = np.array(self.tokenizer.encode(text + self.table.gene_names[0]), np.int32)
-        before = len(tokens) - len(gene)
-        if before < 0 or not np.array_equal(tokens[before:], gene):
-            raise ValueError(f"a gene list right after {text[-20:]!r} is not cut apart from it by this tokenizer")
-        return tokens[:before]
+    def _walk(
+        self, draft: Draft, with_response: bool = True
+    ) -> Iterator[tuple[NDArray[np.int64], Piece | _Token, bool]]:
+        """Examples of one template, each of its pieces in order, and whether the piece is response."""
+        order = np.argsort(draft.template, kind="stable")
+        numbers, starts = np.unique(draft.template[order], return_index=True)
+        for number, examples in zip(numbers.tolist(), np.split(order, starts[1:])):
+            template = draft.templates[number]
+            prompt, response = pieces(template)
+            if not (prompt or self._before):
+                raise ValueError(f"{template}: an empty prompt, and no token begins a sequence with this tokenizer")
+            yield from ((examples, piece, False) for piece in (*self._before, *prompt))
+            if with_response:
+                yield from ((examples, piece, True) for piece in (*response, *self._after))
 
+    def _rows_of(
+        self, piece: Piece | _Token, draft: Draft, examples: NDArray, genes: NDArray, indptr: NDArray
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Token rows of a piece in some examples, and how many each example has."""
+        if not isinstance(piece, GeneSlot | CellSlots):
+            return self._text_rows(piece, draft, examples)
+        picked, bounds = take_rows(genes, indptr, _lists_of(piece, draft, examples))
+        rows, kept = self.rows.gene_rows(picked, bounds, *_edges(piece)), np.diff(bounds)
+        if isinstance(piece, GeneSlot):
+            return rows, kept
+        headers, _ = self._text_rows(piece, draft, examples)
+        cells = draft.cells[examples]
+        headed = places(cells) > 0  # the first cell's header belongs to the words before it
+        ends = offsets(kept + headed)
+        out = np.empty(ends[-1], np.int64)
+        out[ends[:-1][headed]] = headers
+        out[positions(ends[:-1] + headed, kept)] = rows
+        return out, row_sums(kept + headed, offsets(cells))
 
-def _slot(pieces: Pieces) -> GeneSlot | None:
-    return next((content for content, _ in pieces if isinstance(content, GeneSlot)), None)
+    def _text_rows(
+        self, piece: Piece | _Token, draft: Draft, examples: NDArray
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Token rows of a piece's text in some examples, and how many each example has."""
+        once = np.ones(len(examples), np.int64)
+        if isinstance(piece, _Token):
+            return piece.row * once, once
+        if isinstance(piece, Words):
+            return self.rows.texts([piece.text], before_genes=piece.before_genes)[0] * once, once
+        if isinstance(piece, Phrase):
+            return self._phrase_rows(piece, draft, examples), once
+        if isinstance(piece, Series):
+            return self._series_rows(piece, draft, examples)
+        assert isinstance(piece, CellSlots)
+        counts = np.maximum(draft.cells[examples] - 1, 0)
+        headers = [cell_header(cell) for cell in range(1, int(counts.max(initial=0)) + 1)]
+        return self.rows.texts(headers, before_genes=True)[places(counts)], counts
 
+    def _phrase_rows(self, piece: Phrase, draft: Draft, examples: NDArray) -> NDArray[np.int64]:
+        fields = [draft.texts[field.name] for field in piece.fields]
+        columns = [distinct(field.codes[examples]) for field in fields]
+        values, which = columns[0][0][None], columns[0][1]
+        if len(fields) > 1:
+            found, which = np.unique(np.stack([w for _, w in columns]), axis=1, return_inverse=True)
+            values = np.stack([v[w] for (v, _), w in zip(columns, found)])
+        texts = [piece.text(tuple(f.value(c) for f, c in zip(fields, column))) for column in values.T.tolist()]
+        return self.rows.texts(texts, before_genes=piece.before_genes)[which.reshape(-1)]
 
-def _by_variant(slots: Sequence[GeneSlot | None]) -> dict[tuple[str, str], NDArray[np.int64]]:
-    """Numbers of the examples whose gene list has each variant's edges."""
-    rows: dict[tuple[str, str], list[int]] = {}
-    for i, slot in enumerate(slots):
-        if slot:
-            rows.setdefault((slot.leading, slot.trailing), []).append(i)
-    return {variant: np.array(numbers) for variant, numbers in rows.items()}
-
-
-def _rows_of(
-    genes: NDArray[np.int32], indptr: NDArray[np.int64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Some of the gene lists, as a ragged array."""
-    lengths = np.diff(indptr)[rows]
-    return genes[positions(indptr[rows], lengths)], offsets(lengths)
+    def _series_rows(self, piece: Series, draft: Draft, examples: NDArray) -> tuple[NDArray, NDArray]:
+        field = draft.texts[piece.field.name].select(examples)
+        assert field.indptr is not None
+        counts = np.diff(field.indptr)
+        first = places(counts) == 0
+        last = np.append(first[1:], True)
+        values, which = distinct(field.codes * 4 + first * 2 + last)
+        texts = [piece.text(field.value(value >> 2), bool(value & 2), bool(value & 1)) for value in values.tolist()]
+        return self.rows.texts(texts, before_genes=piece.before_genes)[which], counts
 
 
-def request(template: Template, fields: Mapping[str, str], num_genes: int) -> Request:
-    """A request that carries only the fields its template uses, so that equal ones share their tokens.
+def _edges(piece: GeneSlot | CellSlots) -> tuple[str, str]:
+    return (piece.leading, piece.trailing) if isinstance(piece, GeneSlot) else ("bare", "period")
 
-    White space around a value is left out: it would merge with that of the template.
-    """
-    values = {name: value.strip() for name, value in fields.items()} | {"num_genes": str(num_genes)}
-    used = template.fields - {"cell_sentence"}
-    if missing := sorted(f for f in used if not values.get(f)):
-        raise ValueError(f"template {template.model_input!r} needs {', '.join(missing)}, which this cell lacks")
-    return Request(template, tuple(sorted((f, values[f]) for f in used)))
+
+def _lists_of(piece: GeneSlot | CellSlots, draft: Draft, examples: NDArray) -> NDArray[np.int64]:
+    """Numbers of the gene lists that stand in a place, of all examples one after the other."""
+    first, end = draft.indptr[examples], draft.indptr[examples + 1]
+    if isinstance(piece, CellSlots):
+        cells = draft.cells[examples]
+        found, example = positions(first, cells), row_numbers(cells)
+    else:
+        name = piece.name
+        found = first if name == "cell_sentence" else first + 1 if name == "other_cell_sentence" else end - 1
+        example = np.arange(len(examples))
+    if (outside := (found < first[example]) | (found >= end[example])).any():
+        which = example[outside.argmax()]
+        template = draft.templates[draft.template[examples[which]]]
+        raise ValueError(f"{template}: {end[which] - first[which]} gene lists are too few for it")
+    return found

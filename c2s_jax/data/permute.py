@@ -1,7 +1,7 @@
-"""Keyed pseudo-random permutations with random access, and keyed generators."""
+"""Keyed randomness: permutations with random access, hashes of keys, and generators."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 ROUNDS = 6
 
@@ -14,7 +14,25 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=words[:2], counter=[0, 0, 0, words[2]]))
 
 
-def permuted(index: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
+def keys(*parts: ArrayLike) -> NDArray[np.uint64]:
+    """A 64-bit hash of integers, element by element: the key of whatever these integers name together."""
+    out = np.zeros((), np.uint64)
+    for part in parts:
+        out = _mix(out ^ _mix(np.asarray(part).astype(np.uint64)))
+    return np.asarray(out, np.uint64)
+
+
+def uniform(key: ArrayLike, choice: ArrayLike = 0) -> NDArray[np.float64]:
+    """A number in [0, 1) for each key and choice that hangs on it."""
+    return np.asarray((keys(key, choice) >> np.uint64(11)) * 2.0**-53, np.float64)
+
+
+def below(n: ArrayLike, key: ArrayLike, choice: ArrayLike = 0) -> NDArray[np.int64]:
+    """A number in ``range(n)`` for each key and choice that hangs on it."""
+    return (uniform(key, choice) * np.asarray(n)).astype(np.int64)
+
+
+def permuted(index: ArrayLike, n: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
     """Items that an endless stream of permutations of ``range(n)`` has at the places ``index``.
 
     Epoch ``i // n`` is one permutation, keyed by ``(key, epoch)``: a Feistel network over the next even power of
@@ -23,25 +41,29 @@ def permuted(index: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
     Parameters
     ----------
     index
-        Places in the stream, any shape.
+        Places in the stream.
     n
         Number of items.
     key
-        Which stream.
+        Which stream. All three are broadcast against each other.
     """
-    if n < 1:
+    index, n, key = np.broadcast_arrays(np.asarray(index, np.int64), np.asarray(n, np.int64), np.asarray(key))
+    if (n < 1).any():
         raise ValueError("cannot permute an empty set")
-    epoch, place = np.divmod(np.asarray(index, np.int64), n)
-    half = np.uint64(max(1, -(-int(n - 1).bit_length() // 2)))
+    shape, n = n.shape, n.ravel()
+    epoch, place = np.divmod(index.ravel(), n)
+    half = np.maximum(1, (np.frexp((n - 1).astype(np.float64))[1] + 1) // 2).astype(np.uint64)
+    salt = _mix(_mix(epoch.astype(np.uint64)) ^ _mix(key.ravel().astype(np.uint64)))
+    out = _feistel(place.astype(np.uint64), salt, half)
+    walking = np.flatnonzero(out >= n)
+    while walking.size:
+        out[walking] = _feistel(out[walking], salt[walking], half[walking])
+        walking = walking[out[walking] >= n[walking]]
+    return out.astype(np.int64).reshape(shape)
+
+
+def _feistel(x: NDArray[np.uint64], salt: NDArray[np.uint64], half: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mask = (np.uint64(1) << half) - np.uint64(1)
-    salt = _mix(_mix(epoch.astype(np.uint64)) ^ _mix(np.full(epoch.shape, key, np.uint64)))
-    out = _feistel(place.astype(np.uint64), salt, half, mask)
-    while (outside := out >= n).any():
-        out[outside] = _feistel(out[outside], salt[outside], half, mask)
-    return out.astype(np.int64)
-
-
-def _feistel(x: NDArray[np.uint64], salt: NDArray[np.uint64], half: np.uint64, mask: np.uint64) -> NDArray[np.uint64]:
     left, right = x >> half, x & mask
     for i in range(ROUNDS):
         left, right = right, left ^ (_mix(right ^ _mix(salt + np.uint64(i))) & mask)
@@ -51,7 +73,11 @@ def _feistel(x: NDArray[np.uint64], salt: NDArray[np.uint64], half: np.uint64, m
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
-        x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        x = np.asarray(x + np.uint64(0x9E3779B97F4A7C15))
+        shifted = np.asarray(x >> np.uint64(30))
+        x ^= shifted
+        x *= np.uint64(0xBF58476D1CE4E5B9)
+        x ^= np.right_shift(x, np.uint64(27), out=shifted)
+        x *= np.uint64(0x94D049BB133111EB)
+        x ^= np.right_shift(x, np.uint64(31), out=shifted)
+    return x

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from c2s_jax.models.decoder import Block, Decoder, DecoderConfig, Layer, Mix, stack
 from c2s_jax.models.linear import Linear, normal
-from c2s_jax.ops import constrain, rotate
+from c2s_jax.ops import constrain, look_up, rotate
 
 # Table 1 of the paper; the query scale is head_dim, but embed_dim / num_heads for 27B.
 RELEASED: dict[str, dict[str, Any]] = {
@@ -145,7 +145,7 @@ class Gemma2(Decoder):
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Input embeddings, scaled by √D rounded to the activation dtype."""
-        x = self.embedding[...][tokens].astype(self.config.dtype)
+        x = look_up(self.embedding[...], tokens, self.config.dtype)
         return x * jnp.asarray(math.sqrt(self.config.embed_dim), x.dtype)
 
     @property

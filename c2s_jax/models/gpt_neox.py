@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from c2s_jax.models.decoder import Decoder, DecoderConfig, Layer, Mix, stack
 from c2s_jax.models.linear import Linear, normal
-from c2s_jax.ops import constrain, rotate
+from c2s_jax.ops import constrain, look_up, rotate
 
 # Pythia, table 1 of its paper; the vocabulary is padded beyond the tokenizer's 50,277 pieces.
 RELEASED: dict[str, dict[str, Any]] = {
@@ -160,7 +160,7 @@ class GPTNeoX(Decoder):
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Input embeddings in the activation dtype."""
-        return self.embedding[...][tokens].astype(self.config.dtype)
+        return look_up(self.embedding[...], tokens, self.config.dtype)
 
     @property
     def output_table(self) -> Float[Array, "V D"]:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from c2s_jax.ops import constrain_weight
+
 
 class Codec(Protocol):
     """How a kernel is stored in fewer bits; see ``models.quantize``."""
@@ -73,7 +75,9 @@ class Linear(nnx.Module):
         if self.codec is not None and self.kernel_scale is not None:
             y = self.codec.product(x, self.kernel[...], self.kernel_scale[...])
         else:
-            y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), n)
+            # Cast before it is gathered: half the bytes travel.
+            kernel = constrain_weight(self.kernel[...].astype(x.dtype), *self.in_axes, *self.out_axes)
+            y = jnp.tensordot(x, kernel, n)
         if self.lora_a is not None and self.lora_b is not None:
             z = x
             if key is not None and self.lora_dropout:

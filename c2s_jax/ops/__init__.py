@@ -2,8 +2,20 @@
 
 from c2s_jax.ops.attention import BACKENDS, attend
 from c2s_jax.ops.attention_choice import Choice, choose_backend
-from c2s_jax.ops.constrain import constrain
+from c2s_jax.ops.constrain import WEIGHT, constrain, constrain_weight
+from c2s_jax.ops.embedding import look_up
 from c2s_jax.ops.logprob import token_logprobs
 from c2s_jax.ops.rope import rotate
 
-__all__ = ["BACKENDS", "Choice", "attend", "choose_backend", "constrain", "rotate", "token_logprobs"]
+__all__ = [
+    "BACKENDS",
+    "WEIGHT",
+    "Choice",
+    "attend",
+    "choose_backend",
+    "constrain",
+    "constrain_weight",
+    "look_up",
+    "rotate",
+    "token_logprobs",
+]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from c2s_jax.ops.constrain import constrain
 
 CHUNK_LOGITS = 1 << 24  # that a device makes at once: 64 MiB in float32
+CHUNK_TOKENS = 512  # at least; every chunk reads the table and adds to its gradient
 
 
 def token_logprobs(
@@ -25,8 +26,9 @@ def token_logprobs(
     """Log-probability of each target token and entropy of its distribution.
 
     ``logits = softcap · tanh(hidden @ tableᵀ / softcap)`` are made for ``chunk`` time steps at once and made again
-    in the backward pass. Time, not batch, is what is cut, so a sharded batch stays where it is. Under activation rules
-    (see ``constrain``) a device makes only the logits of its rows and of its part of the vocabulary.
+    in the backward pass. Under activation rules (see ``constrain``) the vocabulary is spread over all devices of a
+    replica: each holds its part of the table and of the table's gradient, never all of it, and makes the logits of that
+    part for all rows; hidden states travel, a chunk at a time.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def token_logprobs(
     softcap
         Final logit soft cap, or None.
     chunk
-        Time steps a chunk; by default as many as make 16M logits a device, at least one.
+        Time steps a chunk; by default as many as make 16M logits a device, or 512 tokens where that is more.
 
     Returns
     -------
@@ -47,7 +49,10 @@ def token_logprobs(
     """
     B, T, _ = hidden.shape
     if chunk is None:
-        chunk = max(1, CHUNK_LOGITS * _shards("batch") * _shards("vocab") // (B * table.shape[0]))
+        rows = B // _shards("loss_batch")
+        logits = CHUNK_LOGITS * _shards("loss_vocab") // (rows * table.shape[0])
+        chunk = max(1, logits, CHUNK_TOKENS // rows)
+        chunk = 1 << (chunk.bit_length() - 1)  # fills the lanes of vector units
     chunk = min(chunk, T)
     if padding := -T % chunk:
         hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
@@ -84,46 +89,51 @@ def _chunked(hidden: Array, table: Array, targets: Array, softcap: float | None,
 
 
 def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None, chunk: int) -> Any:
-    table = constrain(table, "vocab", "embed")
+    table = constrain(table, "loss_vocab", None)
 
     def one(xs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        h, t = xs
-        logits = _logits(h, table, softcap)
+        h, t = _to_all(*xs)
+        logits = constrain(_logits(h, table, softcap), "loss_batch", None, "loss_vocab")
         logsumexp = jax.nn.logsumexp(logits, axis=-1)
         expected = jnp.sum(jnp.exp(logits - logsumexp[..., None]) * logits, axis=-1)
-        target = jnp.take_along_axis(logits, t[..., None], axis=-1)[..., 0]
+        target = jnp.sum(jnp.where(t[..., None] == jnp.arange(table.shape[0]), logits, 0.0), axis=-1)
         return target - logsumexp, logsumexp - expected, logsumexp
 
     outputs = jax.lax.map(one, (_chunks(hidden, chunk), _chunks(targets, chunk)))
-    logprob, entropy, logsumexp = (_unchunk(x) for x in outputs)
+    logprob, entropy, logsumexp = (constrain(_unchunk(x), "batch", "time") for x in outputs)
     return (logprob, entropy), (hidden, table, targets, logsumexp, entropy)
 
 
 def _backward(softcap: float | None, chunk: int, residuals: Any, cotangents: tuple[Array, Array]) -> Any:
     hidden, table, targets, logsumexp, entropy = residuals
     d_logprob, d_entropy = cotangents
-    shards = _shards("batch")
+    replicas = _shards("loss_batch")
 
     def one(d_table: Array, xs: Any) -> tuple[Array, Array]:
-        h, t, lse, ent, dlp, dent = xs
-        logits = _logits(h, table, softcap)
+        h, t, lse, ent, dlp, dent = _to_all(*xs)
+        logits = constrain(_logits(h, table, softcap), "loss_batch", None, "loss_vocab")
         log_p = logits - lse[..., None]
         d = -jnp.exp(log_p) * (dlp[..., None] + dent[..., None] * (log_p + ent[..., None]))
         d += jnp.where(t[..., None] == jnp.arange(table.shape[0]), dlp[..., None], 0.0)
         if softcap is not None:
             d *= 1.0 - jnp.square(logits / softcap)
         d = d.astype(h.dtype)
-        # A sum for each part of the batch, added up after the last chunk: adding here would be an all-reduce of the
-        # whole table for every chunk.
-        by_shard = (x.reshape(shards, -1, *x.shape[1:]) for x in (d, h))
-        d_table += jnp.einsum("NBTV,NBTD->NVD", *by_shard, preferred_element_type=jnp.float32)
+        # A sum for each replica, added up after the last chunk: adding here would be an all-reduce for every chunk.
+        by_replica = (x.reshape(replicas, -1, *x.shape[1:]) for x in (d, h))
+        d_table += jnp.einsum("NBTV,NBTD->NVD", *by_replica, preferred_element_type=jnp.float32)
         d_hidden = jnp.einsum("BTV,VD->BTD", d, table, preferred_element_type=jnp.float32)
-        return constrain(d_table, "batch", "vocab", "embed"), d_hidden.astype(h.dtype)
+        d_hidden = constrain(d_hidden, "batch", None, None).astype(h.dtype)
+        return constrain(d_table, "loss_batch", "loss_vocab", None), d_hidden
 
     inputs = (hidden, targets, logsumexp, entropy, d_logprob, d_entropy)
     xs = tuple(_chunks(x, chunk) for x in inputs)
-    d_table, d_hidden = jax.lax.scan(one, jnp.zeros((shards, *table.shape), jnp.float32), xs)
-    return _unchunk(d_hidden), d_table.sum(axis=0).astype(table.dtype), None
+    d_table, d_hidden = jax.lax.scan(one, jnp.zeros((replicas, *table.shape), jnp.float32), xs)
+    return constrain(_unchunk(d_hidden), "batch", "time", None), d_table.sum(axis=0).astype(table.dtype), None
+
+
+def _to_all(*arrays: Array) -> tuple[Array, ...]:
+    """A chunk's rows [B, ...] on every device of their replica."""
+    return tuple(constrain(x, "loss_batch", *[None] * (x.ndim - 1)) for x in arrays)
 
 
 _chunked.defvjp(_forward, _backward)

@@ -8,6 +8,8 @@ from flax import nnx
 from flax.core import spmd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from c2s_jax.ops import WEIGHT
+
 PARAMETER_RULES: dict[str, str | None] = {
     "vocab": "tensor",
     "embed": "fsdp",
@@ -29,13 +31,19 @@ ACTIVATION_RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "ffw": "tensor",
-    "vocab": "tensor",
+    # Rows of a table are looked up where their dimensions are.
+    "table_batch": "replica",
+    "table_embed": "fsdp",
+    # The loss spreads the vocabulary, not the rows, over the devices of a replica.
+    "loss_batch": "replica",
+    "loss_vocab": ("tensor", "fsdp"),  # as the parameter lies: then parts of it change places, and no more
 }
 
 
 def activation_rules() -> AbstractContextManager[None]:
-    """Context in which ``ops.constrain`` follows ``ACTIVATION_RULES``; enter it with ``jax.set_mesh`` around a call."""
-    return spmd.logical_axis_rules(tuple(ACTIVATION_RULES.items()))
+    """Context in which ``ops.constrain`` and ``constrain_weight`` follow the tables; enter it with ``jax.set_mesh``."""
+    weights = {WEIGHT + axis: rule for axis, rule in PARAMETER_RULES.items()}
+    return spmd.logical_axis_rules(tuple((ACTIVATION_RULES | weights).items()))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

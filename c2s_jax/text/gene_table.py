@@ -108,7 +108,8 @@ class GeneTokenTable:
         IndexError
             If an id is outside the vocabulary.
         """
-        return self._gather(self._rows(gene_ids, None, leading, trailing))[0]
+        genes = np.asarray(gene_ids).reshape(-1)
+        return self.encode_many(genes, [0, genes.size], leading, trailing)[0]
 
     def encode_many(
         self,
@@ -133,9 +134,14 @@ class GeneTokenTable:
         tokens : int32 [T]
         token_indptr : int64 [C+1]
         """
-        indptr = np.asarray(indptr, dtype=np.int64)
-        tokens, ends = self._gather(self._rows(gene_ids, indptr, leading, trailing))
-        return tokens, np.concatenate([[0], ends])[indptr]
+        from c2s_jax.text.gene_table_kernel import write_tokens  # numba takes half a second to import
+
+        genes, pointers = _ragged(gene_ids, indptr)
+        counts = self._count(genes, pointers, leading, trailing)
+        token_indptr = np.concatenate([[0], np.cumsum(counts)])
+        tokens = np.empty(token_indptr[-1], np.int32)
+        write_tokens(genes, pointers, self._tokens, self._offsets, *self._edges(leading, trailing), tokens)
+        return tokens, token_indptr
 
     def token_lengths(
         self,
@@ -145,38 +151,29 @@ class GeneTokenTable:
         trailing: str = "plain",
     ) -> NDArray[np.int64]:
         """Number of tokens of one sentence (0-d, without `indptr`) or of many sentences ([C])."""
-        pointers = None if indptr is None else np.asarray(indptr, dtype=np.int64)
-        lengths = self._row_lengths[self._rows(gene_ids, pointers, leading, trailing)]
-        if pointers is None:
-            return np.asarray(lengths.sum(dtype=np.int64))
-        return np.diff(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[pointers])
+        if indptr is not None:
+            return self._count(*_ragged(gene_ids, indptr), leading, trailing)
+        genes = np.asarray(gene_ids).reshape(-1)
+        return self._count(*_ragged(genes, [0, genes.size]), leading, trailing).reshape(())
 
-    def _rows(
-        self, gene_ids: ArrayLike, indptr: NDArray[np.int64] | None, leading: str, trailing: str
-    ) -> NDArray[np.int64]:
+    def _count(self, genes: NDArray, indptr: NDArray[np.int64], leading: str, trailing: str) -> NDArray[np.int64]:
+        from c2s_jax.text.gene_table_kernel import count_tokens
+
+        counts = np.zeros(len(indptr) - 1, np.int64)
+        edges = self._edges(leading, trailing)
+        bad = count_tokens(genes, indptr, self._row_lengths, len(self), *edges, counts)
+        if bad >= 0:
+            raise IndexError(f"gene id {genes[bad]} at position {bad} is outside 0 … {len(self) - 1}")
+        return counts
+
+    def _edges(self, leading: str, trailing: str) -> tuple[int, int]:
+        """What the first and the last gene of a sentence add to their rows."""
         if leading not in _LEADING or trailing not in _TRAILING:
             raise ValueError(
                 f"leading={leading!r}, trailing={trailing!r}: expected leading in {list(_LEADING)} and "
                 f"trailing in {list(_TRAILING)}"
             )
-        rows = np.array(gene_ids, dtype=np.int64).reshape(-1)
-        if rows.size == 0:
-            return rows
-        if rows.min() < 0 or rows.max() >= len(self):
-            bad = int(((rows < 0) | (rows >= len(self))).argmax())
-            raise IndexError(f"gene id {rows[bad]} at position {bad} is outside 0 … {len(self) - 1}")
-        pointers = np.array([0, rows.size]) if indptr is None else indptr
-        filled = pointers[1:] > pointers[:-1]
-        rows[pointers[:-1][filled]] += _LEADING[leading] * len(self)
-        rows[pointers[1:][filled] - 1] += _TRAILING[trailing] * len(self)
-        return rows
-
-    def _gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        lengths = self._row_lengths[rows]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        total = int(ends[-1]) if ends.size else 0
-        positions = np.repeat(self._offsets[rows] - (ends - lengths), lengths) + np.arange(total)
-        return self._tokens[positions], ends
+        return _LEADING[leading] * len(self), _TRAILING[trailing] * len(self)
 
     def _verify(self, tokenizer: Tokenizer) -> None:
         order = np.random.Generator(np.random.Philox(key=len(self))).permutation(len(self))
@@ -253,6 +250,14 @@ class GeneTokenTable:
         if genes != _hash_names(gene_names):
             raise ValueError(f"{path} was built for another list of genes: rebuild it")
         return cls(gene_names, tokens, offsets, fingerprint)
+
+
+def _ragged(gene_ids: ArrayLike, indptr: ArrayLike) -> tuple[NDArray, NDArray[np.int64]]:
+    """Both as the loops take them, which look up without checks."""
+    genes, pointers = np.asarray(gene_ids).reshape(-1), np.ascontiguousarray(indptr, dtype=np.int64)
+    if pointers[0] < 0 or pointers[-1] > genes.size or (np.diff(pointers) < 0).any():
+        raise ValueError(f"indptr must rise from 0 or more to at most {genes.size}, the number of genes")
+    return np.ascontiguousarray(genes, dtype=np.int32 if genes.dtype == np.int32 else np.int64), pointers
 
 
 def _hash_names(names: Sequence[str]) -> str:

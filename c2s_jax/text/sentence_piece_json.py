@@ -27,7 +27,7 @@ def to_hugging_face(tokenizer: SentencePieceTokenizer) -> str:
     ValueError
         If the model is of a kind that cannot be written so, or the result would give other ids.
     """
-    proto = sentencepiece_proto.ModelProto()  # type: ignore[attr-defined]  # defined at import
+    proto = sentencepiece_proto.ModelProto()  # defined at import
     proto.ParseFromString(read_bytes(tokenizer.path))
     kind, pieces = proto.trainer_spec.model_type, list(proto.pieces)
     if kind not in (_UNIGRAM, _BPE):

@@ -87,27 +87,44 @@ def test_cell2sentence_is_a_shuffle_then_a_stable_sort(dense):
     assert _lists(ranked) == expected
 
 
-def test_equal_key_beginnings_are_told_apart_by_whole_keys(monkeypatch):
-    # only the last 16 bits of a key are left, which the sorted integers do not hold
-    monkeypatch.setattr(ranking, "mix", lambda x: x & np.uint64(0xFFFF))
-    dense = np.random.default_rng(0).integers(0, 3, (20, 60)).astype(np.float32)
+def test_rank_by_ranks_by_other_values_than_it_gives():
+    rng = np.random.default_rng(4)
+    matrix = sparse.random(20, 60, 0.5, format="csr", dtype=np.float32, rng=rng)
     cells, genes = _names(20, "c"), _names(60, "G")
+    by = matrix.copy().astype(np.float64)
+    by.data = rng.integers(1, 4, by.nnz) * 0.1 + rng.integers(0, 2, by.nnz) * 1e-12
+    for ties in ("hash", "cell2sentence"):
+        expected = rank_cells(by, cells, genes, ties=ties)
+        ranked = ranking.rank_by(matrix, by.data, cells, genes, ties=ties)
+        np.testing.assert_array_equal(ranked.genes, expected.genes)
+        rows = np.repeat(np.arange(20), np.diff(ranked.indptr))
+        np.testing.assert_array_equal(ranked.values, matrix.toarray()[rows, ranked.genes])
+        top = ranking.rank_by(matrix, by.data, cells, genes, ties=ties, top_k=7)
+        np.testing.assert_array_equal(top.genes, ranked.top(7).genes)
+        np.testing.assert_array_equal(top.values, ranked.top(7).values)
+        np.testing.assert_array_equal(top.indptr, ranked.top(7).indptr)
+    for bad in (0, -1, np.nan, np.inf):
+        by.data[3] = bad
+        for ties in ("hash", "cell2sentence"):
+            with pytest.raises(CellDataError, match="not above 0 and finite"):
+                ranking.rank_by(matrix, by.data, cells, genes, ties=ties)
 
-    def key(cell, gene, seed):
-        both = [hash_strings([name], seed=seed, domain=kind)[0] for name, kind in ((cell, "cell"), (gene, "gene"))]
-        return int(both[0] ^ both[1]) & 0xFFFF
 
-    assert _lists(rank_cells(sparse.csr_matrix(dense), cells, genes)) == _by_hand(dense, cells, genes, key=key)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.int32, np.uint32, np.uint64])
+def test_kinds_of_values(dtype):
+    dense = np.random.default_rng(5).integers(0, 4, (6, 50)).astype(dtype)
+    cells, genes = _names(6, "c"), _names(50, "G")
+    ranked = rank_cells(sparse.csr_matrix(dense), cells, genes)
+    assert _lists(ranked) == _by_hand(dense, cells, genes)
+    assert ranked.values.dtype == dtype
+    np.testing.assert_array_equal(ranked.values, dense[np.repeat(np.arange(6), np.diff(ranked.indptr)), ranked.genes])
 
 
-def test_blocks_of_rows_of_any_length(monkeypatch):
-    rng = np.random.default_rng(1)
-    dense = rng.integers(1, 4, (70, 200)) * (rng.random((70, 200)) < rng.random((70, 1)) ** 3)
-    cells, genes = _names(70, "c"), _names(200, "G")
-    expected = _by_hand(dense, cells, genes)
-    for block in (1, 300, 1000, 1 << 20):
-        monkeypatch.setattr(ranking, "_BLOCK", block)
-        assert _lists(rank_cells(sparse.csr_matrix(dense), cells, genes)) == expected
+def test_equal_names_keep_the_order_of_the_columns():
+    dense = np.ones((3, 40), np.float32)
+    genes = ["Cd4", "CD4", "cd4", "LYZ"] * 10
+    ranked = rank_cells(sparse.csr_matrix(dense), _names(3, "c"), genes)
+    assert _lists(ranked) == _by_hand(dense, _names(3, "c"), genes)
 
 
 def test_order_of_cells_and_genes_and_other_cells_do_not_matter():
@@ -185,6 +202,25 @@ def test_bad_input():
             rank_cells(matrix * bad, ["a", "b"], ["G", "H"])
     with pytest.raises(CellDataError, match="'hash' or 'cell2sentence'"):
         rank_cells(matrix, ["a", "b"], ["G", "H"], ties="random")
+    with pytest.raises(CellDataError, match="complex64 cannot be ranked"):
+        rank_cells(matrix.astype(np.complex64), ["a", "b"], ["G", "H"])
+    with pytest.raises(CellDataError, match="at least 1, it is 0"):
+        rank_cells(matrix, ["a", "b"], ["G", "H"], top_k=0)
+
+
+@pytest.mark.parametrize("column", [-1, 2])
+def test_columns_outside_the_genes(column):
+    matrix = sparse.csr_matrix(np.eye(2, dtype=np.float32))
+    matrix.indices[1] = column
+    with pytest.raises(CellDataError, match="column number outside 0 … 1"):
+        rank_cells(matrix, ["a", "b"], ["G", "H"])
+
+
+def test_broken_rows():
+    matrix = sparse.csr_matrix(np.eye(3, dtype=np.float32))
+    matrix.indptr[1] = 3
+    with pytest.raises(CellDataError, match="arrays do not fit"):
+        rank_cells(matrix, list("abc"), list("GHI"))
 
 
 def test_real_cells_as_the_reference_library_writes_them(pbmc):

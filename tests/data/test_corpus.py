@@ -1,5 +1,7 @@
 import json
 import pickle
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anndata as ad
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from c2s_jax.data import cell_source
 from c2s_jax.data import corpus_format as fmt
 from c2s_jax.data.corpus import Corpus, CorpusError
 from data_pipeline.build import build_corpus
@@ -26,7 +29,7 @@ def folder(tmp_path) -> Path:
         tmp_path / "corpus",
         obs_columns={"cell_type": "label", "donor": "donor"},
         organism="mouse",
-        shard_bytes=8000,
+        unit_cells=30,
     )
 
 
@@ -130,6 +133,40 @@ def test_shard_cut_before_the_manifest_was_copied(folder):
         Corpus(folder).cells("train").take([0])
 
 
+def test_verify_reads_every_byte(folder, capsys):
+    corpus = Corpus(folder)
+    corpus.verify()
+    corpus.verify(progress=True)
+    assert "verify" in capsys.readouterr().err
+    written = json.loads((folder / fmt.MANIFEST_FILE).read_text())["files"]
+    assert written["genes.tsv"]["crc32"] == f"{zlib.crc32((folder / 'genes.tsv').read_bytes()):08x}"
+    for path in (shards(folder)[1], folder / "groups_test.npy"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(bytes(content))
+    with pytest.raises(
+        CorpusError, match=rf"damaged files: {shards(folder)[1].name}, groups_test.npy\. Copy the corpus"
+    ):
+        Corpus(folder).verify()
+
+
+def test_only_some_shards_are_open_at_a_time(folder, monkeypatch):
+    monkeypatch.setattr(cell_source, "_OPEN_SHARDS", 2)
+    cells = Corpus(folder).cells("train")
+    assert len(shards(folder)) > 3
+    for _ in range(3):
+        assert [cell.cell_id for cell in cells] == cells.cell_ids().tolist()
+        assert len(cells._readers) == 2
+
+
+def test_threads_share_a_source(folder):
+    cells = Corpus(folder).cells("train")
+    expected = cells.take(np.arange(len(cells)))
+    with ThreadPoolExecutor(8) as pool:
+        for block in pool.map(cells.take, [np.arange(len(cells))] * 32):
+            np.testing.assert_array_equal(block.genes, expected.genes)
+
+
 def test_flipped_bytes_in_a_shard(folder):
     shard = shards(folder)[0]
     content = bytearray(shard.read_bytes())
@@ -144,7 +181,7 @@ def test_flipped_bytes_in_a_shard(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(version="2.0.0"), r"format 2\.0\.0.*reads 1\.0\.0"),
+        (lambda m: m.update(version="1.0.0"), r"format 1\.0\.0.*reads 2\.0\.0"),
         (lambda m: m.pop("shards"), "is damaged"),
         (lambda m: m["files"].pop(next(n for n in m["files"] if "array_record" in n)), "does not list"),
     ],

@@ -39,8 +39,10 @@ def model(tokenizer) -> Gemma2:
 
 
 @pytest.fixture(scope="module")
-def block(make_cells, formatter) -> dict[str, np.ndarray]:
-    return PackedRows(make_cells(), TASKS, formatter, seq_len=256, rows_per_block=3, seed=0).block(0)
+def block(make_cells, corpus_of, formatter) -> dict[str, np.ndarray]:
+    return PackedRows(corpus_of(make_cells()), "train", TASKS, formatter, seq_len=256, rows_per_block=3, seed=0).block(
+        0
+    )
 
 
 def nll(logits, batch) -> np.ndarray:

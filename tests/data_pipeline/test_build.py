@@ -113,6 +113,7 @@ def test_serialised_records_are_those_tfds_would_write():
         }
         expected = tf_example_pb2.Example.FromString(features.serialize_example(example))
         assert tf_example_pb2.Example.FromString(record) == expected
+        assert expected.SerializeToString(deterministic=True) == record
 
 
 def test_several_files_in_one_corpus(tmp_path, make_adata):
@@ -153,7 +154,7 @@ def test_several_files_in_one_corpus(tmp_path, make_adata):
 
 def test_same_input_same_files(tmp_path, make_adata):
     for name in ("one", "two"):
-        build_corpus(make_adata(), tmp_path / name, obs_columns=COLUMNS, shard_bytes=4000)
+        build_corpus(make_adata(), tmp_path / name, obs_columns=COLUMNS, unit_cells=25)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
     assert files == sorted(p.name for p in (tmp_path / "two").iterdir())
     for file in files:
@@ -164,9 +165,10 @@ def test_shards_top_k_and_coordinates(tmp_path, make_adata):
     adata = make_adata()
     adata.obsm["spatial"] = np.arange(2.0 * adata.n_obs).reshape(-1, 2)
     source = Source(adata, "s", obs_columns=COLUMNS, spatial_key="spatial", abstracts=["One.", "Two."])
-    corpus = Corpus(build_corpus(source, tmp_path / "c", shard_bytes=2000, top_k=5))
+    corpus = Corpus(build_corpus(source, tmp_path / "c", unit_cells=20, top_k=5))
     cells = corpus.cells("train")
-    assert len(corpus.manifest["shards"]["train"]) > 2
+    assert [sum(lengths) for lengths in corpus.manifest["shards"].values()] == [42, 6, 12]
+    assert len(corpus.manifest["shards"]["train"]) == 3
     assert max(cells.n_genes) == 5
     for cell in cells:
         np.testing.assert_array_equal(cell.coordinates, adata[cell.cell_id].obsm["spatial"][0])
@@ -185,11 +187,11 @@ def test_empty_split(tmp_path, make_adata):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"obs_columns": {"cell_type": "labels"}}, "dataset: adata.obs has no column 'labels'.*'label'"),
+        ({"obs_columns": {"cell_type": "labels"}}, "dataset: .*obs has no column 'labels'.*'label'"),
         ({"obs_columns": {"cell_typ": "label"}}, "'cell_typ' is no field.*'cell_type'"),
         ({"obs_columns": {}}, "cannot stratify by 'cell_type'"),
         ({"obs_columns": COLUMNS, "constants": {"donor": "x"}}, "'donor' of dataset is given both"),
-        ({"obs_columns": COLUMNS, "layer": "counts"}, "dataset: adata.layers has no 'counts'"),
+        ({"obs_columns": COLUMNS, "layer": "counts"}, "dataset: .*no 'counts'"),
         ({"obs_columns": COLUMNS, "split": (0.5, 0.5)}, "expected 3 shares"),
         ({"obs_columns": COLUMNS, "split": (0.5, 0.5, 0.5)}, "sum to 1"),
     ],
@@ -202,7 +204,7 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, make_adata, change, mes
 
 def test_input_that_cannot_be_read(tmp_path):
     (tmp_path / "x.h5ad").write_text("no HDF5")
-    with pytest.raises(ValueError, match=r"x\.h5ad cannot be read as \.h5ad"):
+    with pytest.raises(ValueError, match=r"x\.h5ad"):
         build_corpus(tmp_path / "x.h5ad", tmp_path / "c", obs_columns=COLUMNS)
     with pytest.raises(FileNotFoundError, match=r"y\.h5ad"):
         build_corpus(tmp_path / "y.h5ad", tmp_path / "c", obs_columns=COLUMNS)

@@ -47,7 +47,8 @@ def one_thread() -> Iterator[None]:
 def assert_same(found: NDArray, wanted: NDArray, architecture: str) -> None:
     """Equal logits, that are not those of the base."""
     assert np.abs(wanted - hf_logits(hf_model(CONFIGS[architecture]), TOKENS)).max() > 0.1
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE)
+    # Logits are up to 6 and adapters this large carry rounding on: twice the tolerance of bare models.
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2 * TOLERANCE)
 
 
 # ------------------------------------------------------------------------------------------- there and back

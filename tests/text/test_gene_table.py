@@ -99,6 +99,32 @@ def test_gene_outside_the_vocabulary(table, bad):
         table.encode([1, 2, bad])
 
 
+def test_gene_outside_the_vocabulary_among_many_sentences(table):
+    for bad in (-1, 400, 2**40):
+        with pytest.raises(IndexError, match=f"gene id {bad} at position 3 is"):
+            table.token_lengths([0, 1, 2, bad, 4], [0, 2, 5])
+
+
+@pytest.mark.parametrize("indptr", [[0, 3, 2], [-1, 2], [0, 4]])
+def test_sentences_outside_the_genes(table, indptr):
+    with pytest.raises(ValueError, match="indptr must rise from 0 or more to at most 3"):
+        table.encode_many([1, 2, 3], indptr)
+
+
+def test_sentences_of_some_of_the_genes(table):
+    tokens, indptr = table.encode_many(np.arange(9, dtype=np.int32), [2, 4, 4, 7], "bare", "period")
+    assert tokens.tolist() == [*table.encode([2, 3], "bare", "period"), *table.encode([4, 5, 6], "bare", "period")]
+    first = len(table.encode([2, 3], "bare", "period"))
+    assert indptr.tolist() == [0, first, first, len(tokens)]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint16])
+def test_kinds_of_gene_ids(table, kind):
+    read_only = np.arange(50, dtype=kind)
+    read_only.flags.writeable = False
+    np.testing.assert_array_equal(table.encode(read_only), table.encode(list(range(50))))
+
+
 def test_unknown_form(table):
     with pytest.raises(ValueError, match="leading='tab'"):
         table.encode([1], leading="tab")

@@ -1,0 +1,134 @@
+"""One task's examples as tokens: chosen, read, put in order, cut to fit and written."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2s_jax.data.augment import Augmentation, sentences
+from c2s_jax.data.fitting import cut_to_fit
+from c2s_jax.data.formatting import Formatter, Slots, Tokenized
+from c2s_jax.data.interactions import Interactions
+from c2s_jax.data.ragged import offsets, positions
+from c2s_jax.data.requests import Draft
+from c2s_jax.data.task_stream import TaskStream
+from c2s_jax.data.texts import Texts, numbers
+from c2s_jax.data.token_rows import GeneLists
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """N examples of a task.
+
+    Attributes
+    ----------
+    examples
+        Their tokens.
+    shortened
+        Which of them lost genes so as to fit, bool [N].
+    genes
+        Genes of each, int64 [N].
+    text_tokens
+        Tokens of each that are not genes', int64 [N].
+    """
+
+    examples: Tokenized
+    shortened: NDArray[np.bool_]
+    genes: NDArray[np.int64]
+    text_tokens: NDArray[np.int64]
+
+
+class Writer:
+    """Writes the examples of one task.
+
+    Parameters
+    ----------
+    stream
+        The task's examples.
+    formatter
+        Tokenizer and gene table.
+    seq_len
+        Most tokens an example.
+    augmentation
+        Variation of the sentences.
+    idf
+        Weight of each gene, where the task's ``gene_order`` needs it.
+    interactions
+        Those of the corpus, where the task tells them.
+    """
+
+    def __init__(
+        self,
+        stream: TaskStream,
+        formatter: Formatter,
+        *,
+        seq_len: int,
+        augmentation: Augmentation,
+        idf: NDArray[np.float32] | None = None,
+        interactions: Interactions | None = None,
+    ):
+        self.stream, self.formatter, self.seq_len = stream, formatter, seq_len
+        self._augmentation, self._idf, self._interactions = augmentation, idf, interactions
+
+    def write(self, which: NDArray[np.int64]) -> Written:
+        """The examples with these numbers; those that are too long with one gene of each list stay too long."""
+        draw = self.stream.draw(which)
+        genes, indptr = sentences(
+            self.stream.context.source.take(draw.lists),
+            draw.most,
+            draw.key,
+            self._augmentation,
+            self.stream.settings.gene_order,
+            self._idf,
+        )
+        slots, lists = self.formatter.slots(draw.draft), self.formatter.rows.lists(genes, indptr)
+
+        def told(kept: NDArray[np.int64]) -> Draft:
+            return self._told(draw.draft, slots, lists, kept)
+
+        def lengths(kept: NDArray[np.int64]) -> NDArray[np.int64]:
+            return self.formatter.lengths(told(kept), slots, lists, kept)
+
+        def gene_tokens(kept: NDArray[np.int64]) -> NDArray[np.int64]:
+            return self.formatter.gene_tokens(slots, lists, kept, len(which))
+
+        # What is told of interactions falls with the genes, too; numbers of genes hardly do.
+        falling = gene_tokens if self._interactions is None else lengths
+        kept = cut_to_fit(lists.lengths, lengths, falling, slots, self.seq_len)
+        cut = np.zeros(len(which), bool)
+        np.logical_or.at(cut, slots.example, (kept < lists.lengths)[slots.list])
+        genes, indptr = genes[positions(indptr[:-1], kept)], offsets(kept)
+        examples = self.formatter.tokens(told(kept), genes, indptr)
+        n_genes = np.bincount(slots.example, kept[slots.list], len(which)).astype(np.int64)
+        return Written(examples, cut, n_genes, examples.lengths - gene_tokens(kept))
+
+    def estimate(self, which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of the texts and number of genes of some examples, without reading their cells.
+
+        Interactions, which depend on the genes, are not among the texts.
+        """
+        draw = self.stream.draw(which)
+        n_genes = self.stream.context.source.n_genes[draw.lists]
+        kept = np.minimum(self._augmentation.genes_left(n_genes, draw.key), draw.most)
+        slots = self.formatter.slots(draw.draft)
+        draft = draw.draft.replace_texts(num_genes=numbers(_shown(draw.draft, kept)))
+        if self._interactions is not None:
+            draft = draft.replace_texts(interactions=Texts.of_series([("",)] * len(draft)))
+        genes = np.bincount(slots.example, kept[slots.list], len(draft)).astype(np.int64)
+        return self.formatter.text_lengths(draft), genes
+
+    def _told(self, draft: Draft, slots: Slots, lists: GeneLists, kept: NDArray[np.int64]) -> Draft:
+        """The draft with the texts that depend on which genes are written."""
+        draft = draft.replace_texts(num_genes=numbers(_shown(draft, kept)))
+        if self._interactions is None:
+            return draft
+        most = self.stream.settings.max_interactions
+        return draft.replace_texts(interactions=self._interactions.texts(slots, lists, kept, len(draft), most))
+
+
+def _shown(draft: Draft, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Genes of the longest of the lists that stand for cells, of each example."""
+    out = np.zeros(len(draft), np.int64)
+    cell = positions(draft.indptr[:-1], draft.cells)
+    np.maximum.at(out, np.repeat(np.arange(len(draft)), draft.cells), kept[cell])
+    return out

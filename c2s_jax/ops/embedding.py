@@ -1,0 +1,17 @@
+"""Embedding look-up that leaves a sharded table where it is."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from c2s_jax.ops.constrain import constrain
+
+
+def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"], dtype: str) -> Float[Array, "B T D"]:
+    """Rows of ``table`` for ``tokens``, in ``dtype``.
+
+    Under activation rules the token ids go to all devices of a replica, each looks up its part of every row's
+    dimensions, and these parts, not the table, travel; so do those of the gradient, which is summed in the table's
+    dtype.
+    """
+    rows = table[constrain(tokens, "table_batch", None)].astype(jnp.dtype(dtype))
+    return constrain(constrain(rows, "table_batch", None, "table_embed"), "batch", "time", "embed")
