@@ -12,13 +12,17 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
+from c2s_jax.cells.conversion import check_choices
+from c2s_jax.cells.expression import check_empty_cells
 from c2s_jax.data import corpus_format as fmt
+from data_pipeline.blocks import naming
 from data_pipeline.sources import Source, check_fields
 from data_pipeline.staging import Staging
 
 UNIT_CELLS = 65_536
 _PACKAGES = ("anndata", "array_record", "numpy", "scipy", "tensorflow-datasets")
 _SPLIT_BY = ("cell", "dataset", "tile")
+_CHOICES = {"duplicates_cells": ("report", "drop", "error"), "ties": ("hash", "cell2sentence")}
 _EXPRESSION = ("layer", "use_raw", "gene_column", "scale", "target_sum", "duplicates", "empty_cells")
 
 
@@ -87,10 +91,12 @@ def check(sources: tuple[Source, ...], options: BuildOptions) -> None:
         raise ValueError(f"split={options.split}: expected {len(fmt.SPLITS)} shares ({', '.join(fmt.SPLITS)})")
     if not ((shares >= 0).all() and abs(shares.sum() - 1) <= 1e-6):
         raise ValueError(f"split fractions {list(options.split)} must be non-negative and sum to 1")
-    if options.duplicates_cells not in ("report", "drop", "error"):
-        raise ValueError(f"duplicates_cells={options.duplicates_cells!r}: expected 'report', 'drop' or 'error'")
-    if options.unit_cells < 1:
-        raise ValueError(f"unit_cells must be at least 1, it is {options.unit_cells}")
+    for name, choices in _CHOICES.items():
+        if getattr(options, name) not in choices:
+            raise ValueError(f"{name}={getattr(options, name)!r}: expected {' or '.join(map(repr, choices))}")
+    for name in ("unit_cells", "top_k"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 1, it is {getattr(options, name)}")
     if (options.split_by == "tile") != (options.tile_side is not None):
         raise ValueError("split_by='tile' and tile_side, the side of a tile in the coordinates' unit, go together")
     if options.stratify is not None:
@@ -115,6 +121,9 @@ def _check_source(source: Source, options: BuildOptions) -> None:
     unknown = sorted(set(source.expression) - set(_EXPRESSION))
     if unknown:
         raise ValueError(f"{source.name}: expression has no option {unknown[0]!r}; there are {', '.join(_EXPRESSION)}")
+    with naming(source):
+        check_choices(source.expression.get("scale", "auto"), source.expression.get("target_sum"))
+        check_empty_cells(source.expression.get("empty_cells", "error"))
     if options.split_by == "tile" and source.spatial_key is None:
         raise ValueError(f"{source.name}: cannot split by tiles without coordinates (spatial_key)")
 

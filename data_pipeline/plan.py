@@ -14,8 +14,8 @@ from c2s_jax.data import corpus_format as fmt
 from data_pipeline import shuffled_ties
 from data_pipeline.arrangement import Arrangement
 from data_pipeline.blocks import naming
-from data_pipeline.datasets import Dataset
 from data_pipeline.dataset_line import dataset_line
+from data_pipeline.datasets import Dataset
 from data_pipeline.jobs import Unit
 from data_pipeline.lines import sample_cells
 from data_pipeline.records import Codes, Columns

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 from c2s_jax import config as configs
 from c2s_jax import workdirs
 from c2s_jax.data import MixtureTask
+from c2s_jax.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 DEMO = f"--config={ROOT / 'configs' / 'demo.py'}"
@@ -124,6 +125,21 @@ class TestMixture:
             MixtureTask("cell_type_annotation", weight=2.0, min_genes=5, max_genes=9),
             MixtureTask("cell_sentence_modelling"),
         ]
+
+    def test_all_that_the_corpus_has(self):
+        config = configs.base()
+        assert configs.all_tasks(config)
+        assert configs.mixture(config) == [MixtureTask(task) for task in TASKS]
+        config.data.tasks = ("tissue_annotation",)
+        assert not configs.all_tasks(config)
+
+    def test_every_setting_from_the_command_line(self, parse):
+        key = "--config.data.mixture.cell_type_annotation"
+        changes = dict(weight=2.5, temperature=3.0, loss="response", response_weight=4.0, min_genes=5, max_genes=7)
+        changes |= dict(genes_drawn="uniform", cells_drawn="log-uniform", gene_order="tfidf", prompts="somewhere")
+        config = parse(DEMO, *(f"{key}.{name}={value}" for name, value in changes.items()), f"{key}.interactions")
+        (task,) = (t for t in configs.mixture(config) if t.task == "cell_type_annotation")
+        assert task == MixtureTask("cell_type_annotation", interactions=True, **changes)
 
     def test_no_tasks(self):
         config = configs.base()

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from .errors import CellDataError
 from .genes import GeneColumns
-from .scales import Scale, SourceScale, find_scale, linear, median_total, to_log10
+from .scales import SCALES, Scale, SourceScale, find_scale, linear, median_total, to_log10
 from .statistics import CellStatistics
 
 
@@ -81,10 +81,17 @@ def conversion(
     log1p_base
         See `find_scale`.
     """
-    if target_sum is not None and not (np.isfinite(target_sum) and target_sum > 0):
-        raise CellDataError(f"target_sum must be a positive number, it is {target_sum}")
+    check_choices(scale, target_sum)
     found = find_scale(statistics, scale, log1p_base)
     target = None
     if found.name == "counts":
         target = median_total(totals) if target_sum is None else float(target_sum)
     return Conversion(columns, found, target)
+
+
+def check_choices(scale: str, target_sum: float | None) -> None:
+    """Raise `CellDataError` for what cannot be asked of `conversion`."""
+    if scale not in SCALES:
+        raise CellDataError(f"scale must be one of {', '.join(SCALES)}; it is {scale!r}")
+    if target_sum is not None and not (np.isfinite(target_sum) and target_sum > 0):
+        raise CellDataError(f"target_sum must be a positive number, it is {target_sum}")

@@ -50,8 +50,6 @@ def find_scale(statistics: CellStatistics, asked: Scale, log1p_base: Recorded) -
     log1p_base
         `adata.uns["log1p"]["base"]` (None: natural), or "absent".
     """
-    if asked not in SCALES:
-        raise CellDataError(f"scale must be one of {', '.join(SCALES)}; it is {asked!r}")
     largest = statistics.largest
     recorded = np.e if log1p_base in (None, "absent") else float(log1p_base)
     if asked != "auto":

@@ -122,8 +122,9 @@ class PackedRows:
         own, more = (self.mixture.block(n, self.examples_per_block) for n in (number, number + 1))
         examples = own.followed_by(more.part(0, round(PACK_ROWS + SPARE * len(more) ** 0.5)))
         before = np.cumsum(self.survey.tokens(examples))
-        starts = np.append(self._pack_starts, self.rows_per_block)
-        return BlockPlan(examples, np.searchsorted(before, self._dealt_per_row * starts))
+        ends = self._dealt_per_row * np.append(self._pack_starts, self.rows_per_block)
+        bounds = np.searchsorted(before, ends, side="right")
+        return BlockPlan(examples, np.maximum(bounds, np.arange(len(bounds))))  # one example a pack at least
 
     def _make_pack(self, number: int) -> Rows:
         """All rows of a pack: ``tokens``, ``targets``, ``positions``, ``segment_ids``, ``task_ids`` (int32) and

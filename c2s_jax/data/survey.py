@@ -123,7 +123,7 @@ def _dealt(lengths: NDArray[np.int64], shape: tuple[int, int]) -> float:
     for _ in range(8):
         share = (low + high) / 2
         size = share * shape[0] * shape[1]
-        cuts = np.searchsorted(ends, size * np.arange(1 + max(1, min(TRIED, int(ends[-1] // size)))))
+        cuts = np.searchsorted(ends, size * np.arange(1 + max(1, min(TRIED, int(ends[-1] // size)))), side="right")
         placed = sum(np.count_nonzero(plan_rows(part, *shape) >= 0) for part in np.split(lengths, cuts)[1:-1])
         low, high = (share, high) if placed >= PLACED * cuts[-1] else (low, share)
     return low or high

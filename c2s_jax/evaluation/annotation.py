@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from c2s_jax import metrics
 from c2s_jax.data import request
-from c2s_jax.evaluation.context import Context, dense_expression, sentences_of
+from c2s_jax.evaluation.context import Context, dense_expression, sentences_of, templates_for
 from c2s_jax.generation import Sampling
-from c2s_jax.tasks import TASKS, load_templates
+from c2s_jax.tasks import TASKS
 
 UNPARSED = "unparsed"
 TASK = "cell_type_annotation"
@@ -42,12 +42,12 @@ def annotate(
     labels = cells.fields("cell_type")
     indices = np.flatnonzero(labels != "")[:max_cells]
     known = set(context.corpus.cells("train").fields("cell_type")) - {""}
-    templates = load_templates(TASK, prompts)[:prompts_per_cell]
+    templates, columns = templates_for(TASK, prompts, cells, indices)
+    templates = templates[:prompts_per_cell]
     sentences = sentences_of(cells, indices, context.max_genes).repeat(len(templates))
-    organism = cells.fields("organism")
     requests = []
-    for cell, n_genes in zip(indices, np.diff(sentences.indptr)[:: len(templates)]):
-        fields = {"organism": str(organism[cell]), "cell_type": "?"}
+    for cell, n_genes in enumerate(np.diff(sentences.indptr)[:: len(templates)]):
+        fields = {name: str(column[cell]) for name, column in columns.items()}
         requests += [request(t, fields, int(n_genes)) for t in templates]
     longest = max(len(context.formatter.tokenizer.encode(f" {label}.")) for label in known)
     samples = context.ask(requests, sentences, what="annotate", max_new_tokens=longest + 2, sampling=Sampling(0.0))

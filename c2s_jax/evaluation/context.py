@@ -11,8 +11,10 @@ from scipy import sparse
 from tqdm import tqdm
 
 from c2s_jax.data import CellSource, Corpus, Formatter, Request
+from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.generation import Sampler, Samples, Sampling
+from c2s_jax.tasks import Template, load_templates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,28 @@ class Sentences:
         """From one array a cell."""
         lengths = np.array([len(x) for x in lists], np.int64)
         return Sentences(np.concatenate([np.empty(0, np.int32), *lists]).astype(np.int32), offsets(lengths))
+
+
+def templates_for(
+    task: str, prompts: str, cells: CellSource, indices: NDArray[np.int64]
+) -> tuple[list[Template], dict[str, NDArray]]:
+    """Templates of a task whose fields all of some cells have, and these fields of the cells, str [C].
+
+    Raises
+    ------
+    ValueError
+        If every template needs a field that some cell lacks.
+    """
+    found: list[Template] = []
+    columns: dict[str, NDArray] = {}
+    for template in load_templates(task, prompts):
+        own = {name: cells.fields(name)[indices] for name in sorted(template.fields & set(FIELDS))}
+        if all((column != "").all() for column in own.values()):
+            found.append(template)
+            columns |= own
+    if not found:
+        raise ValueError(f"every template of {task} (prompts={prompts!r}) needs a field that some cells lack")
+    return found, columns
 
 
 def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) -> Sentences:

@@ -11,10 +11,10 @@ from sklearn.decomposition import PCA
 from c2s_jax import metrics
 from c2s_jax.cells import RankExpression, RepairReport, repair_sentence
 from c2s_jax.data import Corpus, request
-from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
+from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of, templates_for
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.generation import Sampling
-from c2s_jax.tasks import TASKS, load_templates
+from c2s_jax.tasks import TASKS
 
 TASK = "cell_type_conditioned_generation"
 
@@ -55,18 +55,14 @@ def generate_cells(
 ) -> Generated:
     """Sample one cell sentence for the type of each labelled cell of ``split``, templates taken in turn."""
     cells = context.corpus.cells(split)
-    all_labels, organism = cells.fields("cell_type"), cells.fields("organism")
+    all_labels = cells.fields("cell_type")
     indices = np.flatnonzero(all_labels != "")[:max_cells]
-    templates = load_templates(TASK, prompts)
+    templates, columns = templates_for(TASK, prompts, cells, indices)
     real = sentences_of(cells, indices, context.max_genes)
     lengths = np.diff(real.indptr)
     requests = [
-        request(
-            templates[i % len(templates)],
-            {"organism": str(organism[c]), "cell_type": str(all_labels[c])},
-            int(n),
-        )
-        for i, (c, n) in enumerate(zip(indices, lengths))
+        request(templates[i % len(templates)], {name: str(column[i]) for name, column in columns.items()}, int(n))
+        for i, n in enumerate(lengths)
     ]
     longest = min(int(context.corpus.cells("train").n_genes.max()), context.max_genes)
     none = Sentences.of([np.empty(0, np.int32)] * len(requests))

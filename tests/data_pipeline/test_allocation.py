@@ -206,13 +206,20 @@ def test_no_neighbours_without_a_radius(tmp_path):
         ({"split_by": "tile", "tile_side": -1.0}, "slide 0: .*must be a positive number"),
         ({"split_by": "dataset"}, "cannot split by dataset: there are 1 to go into 3 splits"),
         ({"duplicates_cells": "merge"}, "duplicates_cells='merge'"),
+        ({"target_sum": -1.0}, "target_sum must be a positive number"),
+        ({"scale": "log3"}, "scale must be one of"),
+        ({"empty_cells": "skip"}, "empty_cells must be"),
+        ({"duplicates": "merge"}, "duplicates must be"),
         ({"unit_cells": 0}, "unit_cells"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"ties": "random"}, "ties='random': expected 'hash' or 'cell2sentence'"),
         ({"workers": 0}, "workers"),
     ],
 )
 def test_choices_that_cannot_be(tmp_path, change, message):
+    of_source = {key: change.pop(key) for key in ("target_sum", "scale", "empty_cells", "duplicates") if key in change}
     with pytest.raises(ValueError, match=message):
-        build_corpus(placed(), tmp_path / "c", **change)
+        build_corpus(placed(expression=of_source), tmp_path / "c", **change)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations, _vote, annotate, annotation_metrics
+from c2s_jax.evaluation.context import templates_for
 from c2s_jax.tasks import load_templates
 
 KNOWN = {"B cell", "T cell"}
@@ -59,6 +62,19 @@ def test_answers_that_name_no_label(context, telling):
     found = annotate(telling([f" {labels[0]}.", " CD34.", "", f" {labels[3]}\n.."]), "test", max_cells=4)
     assert found.predicted.tolist() == [labels[0], UNPARSED, UNPARSED, labels[3]]
     assert annotation_metrics(telling([]), "test", found)["unparsed"] == 0.5
+
+
+def test_only_templates_whose_fields_the_cells_have(context, tmp_path):
+    file, cells = tmp_path / "cell_type_annotation.json", context.corpus.cells("test")
+    asked = ["{donor}: {cell_sentence}.", "{organism}: {cell_sentence}."]
+    file.write_text(json.dumps({"model_input": asked, "response": ["{cell_type}."]}))
+    assert set(cells.fields("donor")) == {""}
+    (found,), columns = templates_for("cell_type_annotation", str(tmp_path), cells, np.arange(3))
+    assert found.model_input == asked[1]
+    assert columns["organism"].tolist() == ["human"] * 3
+    file.write_text(json.dumps({"model_input": asked[:1], "response": ["{cell_type}."]}))
+    with pytest.raises(ValueError, match="every template of cell_type_annotation .* needs a field that some cells"):
+        templates_for("cell_type_annotation", str(tmp_path), cells, np.arange(3))
 
 
 def test_several_prompts_vote_by_probability(context, telling):

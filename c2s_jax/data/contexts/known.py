@@ -60,7 +60,9 @@ class Known:
         if field == "abstract":
             texts, bounds = self._abstracts
             dataset = self.cells.dataset_ids[cells]
-            return Texts(bounds[dataset] + below(np.diff(bounds)[dataset], key, Choice.TEXT), texts.__getitem__)
+            n = np.diff(bounds)[dataset]
+            codes = np.where(n > 0, bounds[dataset] + below(n, key, Choice.TEXT), 0)  # cells without any ask for none
+            return Texts(codes, texts.__getitem__)
         codes, values = self.cells.field_codes(field)
         return Texts(codes[cells], lambda code: str(values[code]))
 

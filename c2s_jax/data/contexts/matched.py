@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2s_jax.data.contexts.base import Chosen, Context
-from c2s_jax.data.contexts.known import PSEUDOBULK, Known
+from c2s_jax.data.contexts.known import Known
 from c2s_jax.data.contexts.pools import Pools
 from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.permute import below
@@ -102,6 +102,3 @@ def _match(
         _, key = np.unique(key * len(values) + codes[records], return_inverse=True)
     _, key = np.unique(key, return_inverse=True)
     return key[: len(wanting)], key[len(wanting) :]
-
-
-__all__ = ["MATCHED", "PSEUDOBULK", "Bulk", "Pair"]

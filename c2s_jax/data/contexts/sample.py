@@ -18,23 +18,24 @@ class Sample(Context):
 
     def __init__(self, known: Known, settings: MixtureTask):
         super().__init__(known, settings)
-        typed = "cell_types" in TASKS[settings.task].fields
-        self.pools = Pools(np.where(known.has("cell_type"), known.samples, -1) if typed else known.samples)
+        self._typed = "cell_types" in TASKS[settings.task].fields
+        self.pools = Pools(np.where(known.has("cell_type"), known.samples, -1) if self._typed else known.samples)
         self.lacks = (
             f"no sample (cells of one data set, donor and tissue) has {settings.min_cells} cells"
-            f"{' with a cell type' if typed else ''}; lower min_cells, or map donor and tissue when building the corpus"
+            f"{' with a cell type' if self._typed else ''}; lower min_cells, or map donor and tissue when building the "
+            "corpus"
         )
 
     def usable(self) -> NDArray[np.bool_]:
         return self.pools.sizes() >= self.settings.min_cells
 
     def has(self, field: str) -> NDArray[np.bool_]:
-        return self.known.has("cell_type" if field == "cell_types" else field)
+        return self.known.has("cell_type" if field == "cell_types" and self._typed else field)
 
     def choose(self, unit: NDArray[np.int64], key: NDArray[np.uint64]) -> Chosen:
         counts = np.minimum(self.settings.n_cells(key), self.pools.sizes(unit)) - 1
         chosen = Chosen.of(unit, self.pools.others(unit, counts, key), counts)
-        if "cell_types" not in TASKS[self.settings.task].fields:
+        if not self._typed:
             return chosen
         types = self.known.texts("cell_type", chosen.lists, key[:0])
         return dataclasses.replace(chosen, texts={"cell_types": Texts(types.codes, types.value, chosen.indptr)})

@@ -281,6 +281,15 @@ class TestBulk:
         assert all(columns["cell_type"][c] and columns["dataset"][c] == ATLAS for c in np.flatnonzero(usable))
 
 
+@pytest.mark.parametrize("task", [t for t in TASKS if TASKS[t].context not in ("gene_set", "question")])
+def test_sums_of_cells_are_no_cells(make, columns, task):
+    """But for the one list that is a pseudobulk."""
+    several = {"min_cells": 2} if TASKS[task].cells[1] > 1 else {}
+    unit, chosen, _ = choose(make(task, **several))
+    shown = np.concatenate([chosen.lists[a : a + n] for a, n in zip(chosen.indptr, chosen.cells)])
+    assert BULK not in {columns["dataset"][c] for c in (*unit.tolist(), *shown.tolist())}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_an_example_depends_on_its_unit_and_key_alone(make, task):
     context = make(task)
