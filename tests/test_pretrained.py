@@ -22,7 +22,7 @@ from c2s_jax.training import Checkpoints
 from tests.toy import named
 
 STEPS = 4
-SIZES = dict(vocab_size=1_216, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+SIZES = dict(vocab_size=2_048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
 TASKS = ("cell_type_annotation", "cell_type_conditioned_generation")
 
 
@@ -52,7 +52,7 @@ def config(bundle: Any, weights: Path) -> ConfigDict:
     config = base("gpt_neox")
     config.update(steps=STEPS, batch_size=4, log_every=1, validate_every=4, validation_rows=4)
     config.init_from = str(weights)
-    sizes = dict(vocab_size=1_216, embed_dim=32, ffw_dim=48, num_layers=2, num_heads=2, rotary_fraction=0.5)
+    sizes = dict(vocab_size=2_048, embed_dim=32, ffw_dim=48, num_layers=2, num_heads=2, rotary_fraction=0.5)
     config.model.update(sizes)
     config.optimizer.update(learning_rate=1e-2, warmup_steps=1)
     config.data.update(corpus=bundle.corpus, tokenizer=bundle.tokenizer, seq_len=64, rows_per_block=8)

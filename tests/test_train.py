@@ -194,7 +194,9 @@ class TestRun:
         from data_pipeline.tokenizer import train_tokenizer
 
         size = load_tokenizer(config.data.tokenizer).vocab_size
-        train_tokenizer(config.data.corpus, tmp_path / "tokenizer.model", vocab_size=size, word_share=0.0)
+        train_tokenizer(
+            config.data.corpus, tmp_path / "tokenizer.model", vocab_size=size, model_type="bpe", word_share=0.0
+        )
         other = changed(config, data__tokenizer=str(tmp_path / "tokenizer.model"))
         settings = json.loads((copy / "config.json").read_text())
         settings["data"]["tokenizer"] = other.data.tokenizer

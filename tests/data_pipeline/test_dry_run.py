@@ -36,7 +36,7 @@ def test_what_would_be_built(tmp_path):
         questions=[("q", "a")],
     )
     text, n = dry_run([source], {})
-    assert n == 0
+    assert n == 0, text
     assert lines_of(text, "format") == ["h5ad, 40 cells × 25 genes"]
     assert lines_of(text, "genes") == ["Gene0, Gene1, Gene2, Gene3, Gene4, … (25 in all)"]
     size = 40 * 150 + 6 * np.count_nonzero(files.COUNTS)
