@@ -17,6 +17,8 @@ COUNTS = np.random.default_rng(0).poisson(0.7, (N_CELLS, N_GENES)).astype(np.flo
 CELLS = [f"cell-{i}" for i in range(N_CELLS)]
 GENES = [f"Gene{i}" for i in range(N_GENES)]
 POSITIONS = np.random.default_rng(1).random((N_CELLS, 2))
+for shared in (COUNTS, POSITIONS):
+    shared.flags.writeable = False  # a test that spoils its cells must not spoil those of the next
 
 
 def adata() -> ad.AnnData:
@@ -26,11 +28,11 @@ def adata() -> ad.AnnData:
     raw = ad.AnnData(sparse.csr_matrix(more), obs=cells.obs.copy(), var=pd.DataFrame(index=[*GENES, "Extra"]))
     cells.raw = raw
     cells.layers["columns"] = sparse.csc_matrix(COUNTS)
-    cells.layers["dense"] = COUNTS
+    cells.layers["dense"] = COUNTS.copy()
     cells.obs["label"] = pd.Categorical([f"type {i % 3}" for i in range(N_CELLS)])
     cells.obs["note"] = [f"ä{i}" for i in range(N_CELLS)]
     cells.obs["years"] = np.where(np.arange(N_CELLS) % 5 == 0, np.nan, 40.0)
-    cells.obsm["spatial"] = POSITIONS
+    cells.obsm["spatial"] = POSITIONS.copy()
     return cells
 
 
