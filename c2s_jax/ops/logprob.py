@@ -21,6 +21,7 @@ def token_logprobs(
     targets: Int[Array, "B T"],
     *,
     softcap: float | None = None,
+    temperature: float = 1.0,
     chunk: int | None = None,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Log-probability of each target token and entropy of its distribution.
@@ -40,6 +41,8 @@ def token_logprobs(
         Token ids.
     softcap
         Final logit soft cap, or None.
+    temperature
+        Divides the capped logits: the log-probabilities are those of sampling at this temperature.
     chunk
         Time steps a chunk; by default as many as make 16M logits a device, or 512 tokens where that is more.
 
@@ -57,7 +60,7 @@ def token_logprobs(
     if padding := -T % chunk:
         hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
         targets = jnp.pad(targets, ((0, 0), (0, padding)))
-    logprob, entropy = _chunked(hidden, table, targets, softcap, chunk)
+    logprob, entropy = _chunked(hidden, table, targets, softcap, temperature, chunk)
     return logprob[:, :T], entropy[:, :T]
 
 
@@ -78,22 +81,25 @@ def _shards(axis: str) -> int:
     return math.prod(jax.sharding.get_abstract_mesh().shape[a] for a in mesh_axes)
 
 
-def _logits(hidden: Array, table: Array, softcap: float | None) -> Array:
+def _logits(hidden: Array, table: Array, softcap: float | None, temperature: float) -> Array:
     logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    return logits if temperature == 1 else logits / temperature
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _chunked(hidden: Array, table: Array, targets: Array, softcap: float | None, chunk: int) -> tuple[Array, Array]:
-    return _forward(hidden, table, targets, softcap, chunk)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _chunked(
+    hidden: Array, table: Array, targets: Array, softcap: float | None, temperature: float, chunk: int
+) -> tuple[Array, Array]:
+    return _forward(hidden, table, targets, softcap, temperature, chunk)[0]
 
 
-def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None, chunk: int) -> Any:
+def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None, temperature: float, chunk: int) -> Any:
     table = constrain(table, "loss_vocab", None)
 
     def one(xs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         h, t = _to_all(*xs)
-        logits = constrain(_logits(h, table, softcap), "loss_batch", None, "loss_vocab")
+        logits = constrain(_logits(h, table, softcap, temperature), "loss_batch", None, "loss_vocab")
         logsumexp = jax.nn.logsumexp(logits, axis=-1)
         expected = jnp.sum(jnp.exp(logits - logsumexp[..., None]) * logits, axis=-1)
         target = jnp.sum(jnp.where(t[..., None] == jnp.arange(table.shape[0]), logits, 0.0), axis=-1)
@@ -104,19 +110,23 @@ def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None,
     return (logprob, entropy), (hidden, table, targets, logsumexp, entropy)
 
 
-def _backward(softcap: float | None, chunk: int, residuals: Any, cotangents: tuple[Array, Array]) -> Any:
+def _backward(
+    softcap: float | None, temperature: float, chunk: int, residuals: Any, cotangents: tuple[Array, Array]
+) -> Any:
     hidden, table, targets, logsumexp, entropy = residuals
     d_logprob, d_entropy = cotangents
     replicas = _shards("loss_batch")
 
     def one(d_table: Array, xs: Any) -> tuple[Array, Array]:
         h, t, lse, ent, dlp, dent = _to_all(*xs)
-        logits = constrain(_logits(h, table, softcap), "loss_batch", None, "loss_vocab")
+        logits = constrain(_logits(h, table, softcap, temperature), "loss_batch", None, "loss_vocab")
         log_p = logits - lse[..., None]
         d = -jnp.exp(log_p) * (dlp[..., None] + dent[..., None] * (log_p + ent[..., None]))
         d += jnp.where(t[..., None] == jnp.arange(table.shape[0]), dlp[..., None], 0.0)
         if softcap is not None:
-            d *= 1.0 - jnp.square(logits / softcap)
+            d *= 1.0 - jnp.square(temperature * logits / softcap)
+        if temperature != 1:
+            d /= temperature
         d = d.astype(h.dtype)
         # A sum for each replica, added up after the last chunk: adding here would be an all-reduce for every chunk.
         by_replica = (x.reshape(replicas, -1, *x.shape[1:]) for x in (d, h))

@@ -28,25 +28,27 @@ def inputs() -> tuple[Any, Any, Any]:
 
 
 def whole(
-    hidden: jax.Array, table: jax.Array, targets: jax.Array, softcap: float | None
+    hidden: jax.Array, table: jax.Array, targets: jax.Array, softcap: float | None, temperature: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
     logits = hidden @ table.T
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
-    log_p = jax.nn.log_softmax(logits)
+    log_p = jax.nn.log_softmax(logits / temperature)
     logprob = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
     return logprob, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("chunk", [None, 1, 4, 5, 12, 100])
-def test_values_and_gradients(chunk: int | None, softcap: float | None) -> None:
+def test_values_and_gradients(chunk: int | None, softcap: float | None, temperature: float) -> None:
     """Both outputs, and the gradients that come from both, alone and together."""
     hidden, table, targets = inputs()
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, B, T)).astype(np.float32)
-    wanted, pull_wanted = jax.vjp(lambda h, w: whole(h, w, targets, softcap), hidden, table)
-    found, pull = jax.vjp(lambda h, w: token_logprobs(h, w, targets, softcap=softcap, chunk=chunk), hidden, table)
+    options = dict(softcap=softcap, temperature=temperature)
+    wanted, pull_wanted = jax.vjp(lambda h, w: whole(h, w, targets, **options), hidden, table)
+    found, pull = jax.vjp(lambda h, w: token_logprobs(h, w, targets, chunk=chunk, **options), hidden, table)
     for x, y in zip(found, wanted):
         assert x.dtype == jnp.float32
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-5)
