@@ -6,7 +6,7 @@ Letters: B batch, T time, D model, F feed-forward, H heads, K kv heads, E head d
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ REMAT_POLICIES: dict[str, Callable | None] = {
         jax.checkpoint_policies.save_only_these_names("attention"),
     ),
 }
+
+M = TypeVar("M", bound=nnx.Module)
 
 Mix = Callable[[Array, Array, Array], tuple[Array, Any]]
 """Attention of a layer's queries over what they may see: (q, k, v) -> (mixed values [B,T,H,E], what to keep)."""
@@ -253,6 +255,6 @@ class Decoder(nnx.Module):
         return mix
 
 
-def stack(make: Callable[[nnx.Rngs], Block], depth: int, rngs: nnx.Rngs) -> Block:
+def stack(make: Callable[[nnx.Rngs], M], depth: int, rngs: nnx.Rngs) -> M:
     """``depth`` blocks in one, each parameter with a leading dimension more, for ``jax.lax.scan``."""
     return nnx.split_rngs(splits=depth)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)

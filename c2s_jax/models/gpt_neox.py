@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from c2s_jax.models.decoder import Decoder, DecoderConfig, Layer, Mix, stack
+from c2s_jax.models.layer_norm import LayerNorm
 from c2s_jax.models.linear import Linear, normal
 from c2s_jax.ops import constrain, look_up, rotate
 
@@ -72,19 +73,8 @@ class GPTNeoXConfig(DecoderConfig):
         return int(self.head_dim * self.rotary_fraction)
 
 
-class LayerNorm(nnx.Module):
-    """Layer norm with scale and bias, computed in float32."""
-
-    def __init__(self, config: GPTNeoXConfig):
-        self.scale = nnx.Param(jnp.ones((config.embed_dim,), config.param_dtype), axes=("norm",))
-        self.bias = nnx.Param(jnp.zeros((config.embed_dim,), config.param_dtype), axes=("norm",))
-        self.eps = config.norm_eps
-
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        x32 = x.astype(jnp.float32)
-        x32 -= jnp.mean(x32, axis=-1, keepdims=True)
-        x32 *= jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        return (x32 * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(x.dtype)
+def _norm(config: GPTNeoXConfig) -> LayerNorm:
+    return LayerNorm(config.embed_dim, eps=config.norm_eps, param_dtype=config.param_dtype)
 
 
 class Attention(nnx.Module):
@@ -132,9 +122,9 @@ class GPTNeoXLayer(Layer):
     softcap = None
 
     def __init__(self, config: GPTNeoXConfig, rngs: nnx.Rngs):
-        self.attention_norm = LayerNorm(config)
+        self.attention_norm = _norm(config)
         self.attention = Attention(config, rngs)
-        self.ffw_norm = LayerNorm(config)
+        self.ffw_norm = _norm(config)
         self.ffw = FeedForward(config, rngs)
         self.scale = config.head_dim**-0.5
         self.dropout, self.parallel = config.dropout, config.parallel_residual
@@ -156,7 +146,7 @@ class GPTNeoX(Decoder):
         self.embedding = normal(rngs, shape, axes, config.embed_dim, config.param_dtype)
         self.unembedding = normal(rngs, shape, axes, config.embed_dim, config.param_dtype)
         self.blocks = stack(lambda rngs: GPTNeoXLayer(config, rngs), config.num_layers, rngs)
-        self.final_norm = LayerNorm(config)
+        self.final_norm = _norm(config)
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Input embeddings in the activation dtype."""

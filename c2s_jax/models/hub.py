@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-WANTED = ("*.safetensors", "*.json", "tokenizer.model", "merges.txt")
+WANTED = ("*.safetensors", "*.json", "tokenizer.model", "merges.txt", "vocab.txt")
+UNWANTED = "[!1]*/*"  # other formats lie in folders; 1_Pooling/ says how an encoder's vectors are made
 
 
 def local_folder(source: str | Path) -> Path:
@@ -25,7 +26,7 @@ def local_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=list(WANTED), ignore_patterns="*/*"))
+        return Path(snapshot_download(str(source), allow_patterns=list(WANTED), ignore_patterns=UNWANTED))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{source} is no folder here, and Hugging Face's repository of that name could not be read: {error}"
