@@ -5,6 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+_SMALLEST_BUCKET = 64
+
+
+def bucket(n: int) -> int:
+    """Rows to pad to: powers of two, so that conditions of many sizes share a few compiled programs."""
+    return max(_SMALLEST_BUCKET, 1 << (n - 1).bit_length())
+
 
 def embedding_array(values: ArrayLike, name: str) -> np.ndarray[Any, Any]:
     """Return `values` as a finite float array [cells, dimensions], float64 kept, all else float32."""
