@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.encoders.batches import length_buckets
 from c2s_jax.models.bert import Bert
-from c2s_jax.models.bert_files import bert_from_hf
-from c2s_jax.models.hub import local_folder
+from c2s_jax.models.bert_files import bert_from_hf, encoder_folder
 from c2s_jax.text import EncoderTokenizer
 from c2s_jax.text.tokenizer import read_json
 
@@ -174,7 +173,7 @@ def load_text_encoder(
     ValueError
         When the files are not those of a supported encoder.
     """
-    folder = local_folder(source)
+    folder = encoder_folder(source)
     given = dict(pooling=pooling, normalize=normalize, max_length=max_length)
     settings = _sentence_settings(folder) | {key: value for key, value in given.items() if value is not None}
     module, tokenizer = bert_from_hf(folder, dtype=dtype), EncoderTokenizer(folder)

@@ -2,16 +2,20 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
+from numpy.typing import NDArray
 
 from c2s_jax.models.bert import Bert, BertConfig
 from c2s_jax.models.hub import local_folder
 from c2s_jax.models.safetensors_files import SafetensorsFolder
-from c2s_jax.models.torch_names import fill
+from c2s_jax.models.torch_files import read_torch
+from c2s_jax.models.torch_names import Read, fill
+
+PICKLE = "pytorch_model.bin"  # BioBERT was released as one; only tensors are read from it
 
 NAMES = {
     "embedding": "embeddings.word_embeddings",
@@ -54,7 +58,8 @@ def bert_from_hf(source: str | Path, *, dtype: str = "float32") -> Bert:
     Parameters
     ----------
     source
-        Folder with ``config.json`` and safetensors files, or the name of a repository on the hub (owner/name).
+        Folder with ``config.json`` and safetensors files or, without them, ``pytorch_model.bin`` (``torch_files``); or
+        the name of a repository on the hub (owner/name).
     dtype
         Of parameters and activations.
 
@@ -66,18 +71,38 @@ def bert_from_hf(source: str | Path, *, dtype: str = "float32") -> Bert:
         When it holds another architecture, or files, configuration and weights do not fit together; names the file and
         the key or tensor.
     """
-    folder = local_folder(source)
+    folder = encoder_folder(source)
     config = read_config(folder, dtype=dtype)
-    files = SafetensorsFolder(folder)
-    stored = {_plain(name): name for name in files.tensors}
+    names, read_full = _tensors(folder)
+    stored = {_plain(name): name for name in names}
     _refuse_more_layers(stored, config, folder)
 
-    def read(name: str) -> Any:
-        full = stored[name]
-        files.dtype(full)  # refuses what is no float
-        return files.read(full)
+    def read(name: str) -> NDArray:
+        return read_full(stored[name])
 
     return fill(nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0))), read, NAMES, where=str(folder))
+
+
+def encoder_folder(source: str | Path) -> Path:
+    """``source`` if it is a folder, else what is wanted of the hub's repository of that name, downloaded."""
+    folder = local_folder(source)
+    if Path(source).is_dir() or any(folder.glob("*.safetensors")):
+        return folder
+    return local_folder(source, also=(PICKLE,))
+
+
+def _tensors(folder: Path) -> tuple[Iterable[str], Read]:
+    """Names of the tensors in a folder, and what reads one."""
+    if (folder / PICKLE).is_file() and not any(folder.glob("*.safetensors*")):
+        tensors = read_torch(folder / PICKLE)
+        return tensors, tensors.__getitem__
+    files = SafetensorsFolder(folder)
+
+    def read(name: str) -> NDArray:
+        files.dtype(name)  # refuses what is no float
+        return files.read(name)
+
+    return files.tensors, read
 
 
 def read_config(folder: Path, *, dtype: str = "float32") -> BertConfig:

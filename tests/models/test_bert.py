@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -138,6 +140,18 @@ def test_names_with_prefix_and_of_the_first_files(ours, folder, tmp_path) -> Non
 
     again = bert_from_hf(rewritten(folder, tmp_path / "old", old))
     jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state(ours))
+
+
+def test_weights_in_a_pickle(theirs, ours, folder, tmp_path) -> None:
+    """As BioBERT was released; safetensors files are preferred."""
+    shutil.copy(folder / "config.json", tmp_path)
+    state = {f"bert.{name}": value for name, value in theirs.state_dict().items()}
+    torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    again = bert_from_hf(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state(ours))
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    bert_from_hf(tmp_path)
 
 
 @pytest.mark.parametrize(

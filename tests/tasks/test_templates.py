@@ -195,6 +195,7 @@ class TestCell2Sentence:
         (prompts / self.SINGLE).write_text(json.dumps(content))
         content = {"model_input": ["{num_cells} cells:\n{multi_cell_sentences}.\nTissue:"], "response": ["{tissue}."]}
         (prompts / self.MULTI).write_text(json.dumps(content))
+        monkeypatch.delitem(sys.modules, "cell2sentence", raising=False)  # another test may use the real one
         monkeypatch.syspath_prepend(str(tmp_path))
         return prompts
 
