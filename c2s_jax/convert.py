@@ -16,22 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from c2s_jax import workdirs
-from c2s_jax.initialize import plan_state, state_to_restore
+from c2s_jax.inference.card import ModelCard, read_card, write_card
+from c2s_jax.inference.runs import is_workdir, read_run
 from c2s_jax.models import Decoder, lora
 from c2s_jax.models.export import is_export, read_description, save_export
-from c2s_jax.models.folders import refuse_existing
+from c2s_jax.models.folders import new_folder, refuse_existing
 from c2s_jax.models.hf import Progress, to_hf
 from c2s_jax.models.hf_config import CARRIED
 from c2s_jax.models.hub import local_folder
 from c2s_jax.models.weights import load_model
-from c2s_jax.parallel import make_mesh
-from c2s_jax.text import load_tokenizer
-from c2s_jax.training import Checkpoints
 
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 
@@ -49,12 +45,15 @@ class Source(NamedTuple):
         Keys for ``config.json`` that our configuration does not have.
     exported
         Whether SRC has our own format.
+    card
+        What the model knows of cells, where a run or an earlier conversion left it.
     """
 
     module: Decoder
     tokenizer: Path | None
     hugging_face: dict[str, Any]
     exported: bool = False
+    card: ModelCard | None = None
 
 
 def from_hugging_face(arguments: argparse.Namespace) -> None:
@@ -65,7 +64,7 @@ def from_hugging_face(arguments: argparse.Namespace) -> None:
 def to_hugging_face(arguments: argparse.Namespace) -> None:
     """Our format, or the newest checkpoint of a run, to Hugging Face's."""
     source = Path(arguments.source)
-    found = read_run(source) if is_workdir(source) else read(source)
+    found = read_workdir(source) if is_workdir(source) else read(source)
     write(found, arguments.target, exported=False, dtype=arguments.dtype)
 
 
@@ -96,42 +95,18 @@ def read(source: str | Path, dtype: str | None = None) -> Source:
     with progress_bar("read") as progress:
         module = load_model(folder, dtype=dtype, progress=progress)
     tokenizer = folder if any((folder / name).is_file() for name in TOKENIZERS) else None
-    return Source(module, tokenizer, carried(folder), is_export(folder))
+    return Source(module, tokenizer, carried(folder), is_export(folder), read_card(folder))
 
 
-def is_workdir(folder: Path) -> bool:
-    """Whether a training run wrote this folder."""
-    return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
-
-
-def read_run(workdir: Path) -> Source:
-    """The newest checkpoint of a run: the running mean if one is kept, an adapter merged into its base.
-
-    Raises
-    ------
-    ValueError
-        When there is no whole checkpoint, or the tokenizer is not the one it was trained with.
-    """
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    checkpoints = Checkpoints(str(workdir), every=1)
-    if checkpoints.latest is None:
-        raise ValueError(f"{workdir} holds no whole checkpoint yet; go on training first")
-    path = workdirs.data_paths(config, str(workdir))[1]
-    tokenizer, mesh = load_tokenizer(path), make_mesh({"fsdp": 1}, jax.local_devices()[:1])
-    plan = plan_state(config, tokenizer, mesh)
-    weights, meta = checkpoints.restore_weights(state_to_restore(config, plan, mesh))
-    checkpoints.close()
-    workdirs.check_tokenizer(meta, tokenizer)
-    workdirs.say(f"Step {checkpoints.latest:,} of {workdir}")
-    module = nnx.merge(plan.graphdef, weights)
-    if plan.quantized:
-        from c2s_jax.models.quantize import dequantize  # its package is an extra
-
-        dequantize(module, plan.config.param_dtype)
-    lora.merge(module)
-    base = carried(local_folder(config.init_from)) if config.init_from else {}
-    length = max(base.get("max_position_embeddings", 0), config.data.seq_len)
-    return Source(module, Path(path), {**base, "max_position_embeddings": length})
+def read_workdir(folder: Path) -> Source:
+    """The newest checkpoint of a training run."""
+    run = read_run(folder)
+    workdirs.say(f"Step {run.step:,} of {folder}")
+    if run.card is None:
+        workdirs.say("Its corpus is gone: without c2s.json, genes and labels have to be given when the model is used")
+    base = carried(local_folder(run.init_from)) if run.init_from else {}
+    length = max(base.get("max_position_embeddings", 0), run.context)
+    return Source(run.module, run.tokenizer, {**base, "max_position_embeddings": length}, card=run.card)
 
 
 def carried(folder: Path) -> dict[str, Any]:
@@ -149,12 +124,15 @@ def write(source: Source, target: str, *, exported: bool, dtype: str | None = No
     """Write our format, or Hugging Face's."""
     if source.tokenizer is None:
         print("No tokenizer was found beside the model; none is written.")
-    if exported:
-        save_export(source.module, target, tokenizer=source.tokenizer, hugging_face=source.hugging_face)
-    else:
-        with progress_bar("write") as progress:
-            options = {**source.hugging_face, "dtype": dtype, "progress": progress}
-            to_hf(source.module, target, tokenizer=source.tokenizer, **options)
+    with new_folder(target) as folder:
+        if exported:
+            save_export(source.module, folder, tokenizer=source.tokenizer, hugging_face=source.hugging_face)
+        else:
+            with progress_bar("write") as progress:
+                options = {**source.hugging_face, "dtype": dtype, "progress": progress}
+                to_hf(source.module, folder, tokenizer=source.tokenizer, **options)
+        if source.card is not None:
+            write_card(source.card, folder)
     print(f"Wrote {target}")
 
 

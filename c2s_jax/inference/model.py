@@ -1,130 +1,357 @@
-"""A model with its tokenizer, loaded from a folder."""
+"""A model with its tokenizer and what it knows of cells: the functions for AnnData."""
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import jax
-import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
+import anndata as ad
 
-from c2s_jax.generation import Sampler, Sampling
-from c2s_jax.models import Decoder, ModelConfig
-from c2s_jax.models.hub import local_folder
-from c2s_jax.models.weights import load_model
-from c2s_jax.parallel import make_mesh, parameter_shardings
-from c2s_jax.text import Tokenizer, load_tokenizer
-
-BATCH_SIZE = 16
+from c2s_jax.inference import annotation, embeddings, generation, questions
+from c2s_jax.inference.inquiry import Reading
+from c2s_jax.inference.language_model import LanguageModel
+from c2s_jax.inference.pooling import Pooling
 
 
-class Model:
-    """A language model ready for use.
+class Model(LanguageModel):
+    """A language model of cells, ready for use; ``c2s_jax.load`` makes one.
 
-    Attributes
-    ----------
-    graphdef, params
-        Structure and weights, as ``nnx.merge`` takes them.
-    tokenizer
-        Of the checkpoint.
-    mesh
-        Devices that hold the weights.
+    Functions take an AnnData and write into it, as scanpy's do; with ``copy=True`` they return a changed copy instead.
+    All take the further keyword arguments of ``inference.Reading``, which say where expression is and what prompts
+    tell, and record what they did in ``adata.uns["c2s"]``.
     """
 
-    def __init__(self, module: Decoder, tokenizer: Tokenizer, mesh: Mesh):
-        if tokenizer.vocab_size > module.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size:,} pieces, the model {module.config.vocab_size:,}: "
-                "it is not this model's"
-            )
-        self.graphdef, self.params = nnx.split(module)
-        self.config: ModelConfig = module.config
-        self.tokenizer, self.mesh = tokenizer, mesh
-
-    @property
-    def module(self) -> Decoder:
-        """The module itself: called with tokens [B, T] it gives logits [B, T, V]."""
-        return nnx.merge(self.graphdef, self.params)
-
-    def complete(
+    def annotate(
         self,
-        prompts: Sequence[str],
-        max_new_tokens: int,
+        adata: ad.AnnData,
+        labels: Sequence[str] | None = None,
         *,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> list[str]:
-        """Continue each prompt until a stop token or ``max_new_tokens``; the prompt is not repeated.
+        free_text: bool = False,
+        n_prompts: int = 1,
+        key_added: str = "c2s_cell_type",
+        resume: str | Path | None = None,
+        progress: bool = True,
+        copy: bool = False,
+        **reading: Unpack[Reading],
+    ) -> ad.AnnData | None:
+        """Name the type of each cell.
+
+        Every candidate label is scored by its probability as an answer to the prompt that shows the cell; the
+        probabilities are normalised over the candidates, so that they sum up to 1 and nothing has to be parsed.
 
         Parameters
         ----------
-        prompts
-            Texts; whatever begins a sequence for this tokenizer is put before them.
-        max_new_tokens
-            Most tokens an answer.
-        temperature, top_k, top_p
-            How a token is drawn (``generation.Sampling``); by default the most probable one.
-        seed
-            Of the draws; an answer depends on it and on the prompt's place in the list.
-        """
-        if isinstance(prompts, str):
-            raise TypeError("prompts must be a list of texts, not one text")
-        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        tokens = [np.array(bos + ids, np.int32) for ids in self.tokenizer.encode_batch(prompts)]
-        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-        samples = self._sampler(self.params, tokens, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)
-        return samples.texts(self.tokenizer.decode)
+        adata
+            Cells × genes, in memory or backed by its file. Cells that express no gene of the model get no value.
+        labels
+            Candidates; by default the types the model met in training. A model that brings none answers in free text.
+        free_text
+            Let the model write its answer, whatever ``labels`` could be.
+        n_prompts
+            Wordings to ask each cell with; their probabilities are averaged.
+        key_added
+            Name of the results.
+        resume
+            Folder that keeps the results of each block of cells: after a stop, the same call goes on from there.
+        progress
+            Show a bar with cells a second and the time left.
+        copy
+            Return a copy with the results.
+        **reading
+            See ``inference.Reading``.
 
-    @cached_property
-    def _sampler(self) -> Sampler:
-        t = self.tokenizer
-        return Sampler(
-            self.graphdef,
-            stop_ids=t.stop_ids,
-            pad_id=t.pad_id,
-            vocab_size=t.vocab_size,
-            batch_size=BATCH_SIZE,
-            mesh=self.mesh,
+        Returns
+        -------
+        None, or a copy, with
+
+        ``obs[key_added]`` : categorical
+            The most probable label.
+        ``obs[key_added + "_logprob"]`` : float32
+            Log of its probability among the candidates, or, of an answer in free text, of the answer.
+        ``obs[key_added + "_mass"]`` : float32
+            Probability the model gives to the candidates together; low where it would rather have answered otherwise.
+            Not with free text.
+        ``obsm[key_added + "_probabilities"]`` : float32 [cells, labels]
+            Of every candidate, in the order of ``uns["c2s"]["annotate"]["labels"]``. Not with free text.
+
+        Examples
+        --------
+        >>> model.annotate(adata, labels=["B cell", "NK cell", "monocyte"])  # doctest: +SKIP
+        >>> sc.pl.umap(adata, color="c2s_cell_type")  # doctest: +SKIP
+        """
+        adata, out = _target(adata, copy)
+        options: dict[str, Any] = dict(
+            free_text=free_text, n_prompts=n_prompts, key_added=key_added, resume=resume, progress=progress
+        )
+        with self._lock:
+            annotation.annotate(self, adata, labels, **options, **reading)
+        return out
+
+    def embed(
+        self,
+        adata: ad.AnnData,
+        *,
+        layer: int = -1,
+        pooling: Pooling = "mean",
+        key_added: str = "X_c2s",
+        resume: str | Path | None = None,
+        progress: bool = True,
+        copy: bool = False,
+        **reading: Unpack[Reading],
+    ) -> ad.AnnData | None:
+        """Embed each cell: the mean of a layer's hidden states over the tokens of its annotation prompt.
+
+        A vector depends on its cell and prompt alone, never on padding or on what it was batched with.
+
+        Parameters
+        ----------
+        adata
+            As for ``annotate``. Cells that express no gene of the model get NaN.
+        layer
+            Layer of the model, 1 … ``config.num_layers``; 0 is its input, negative numbers count from the last. After
+            the last layer comes the final norm, as in transformers.
+        pooling
+            ``"mean"`` over tokens, or the ``"last"`` token.
+        key_added, resume, progress, copy, **reading
+            As for ``annotate``.
+
+        Returns
+        -------
+        None, or a copy, with ``obsm[key_added]``, float32 [cells, D], for ``sc.pp.neighbors(adata, use_rep="X_c2s")``.
+        """
+        adata, out = _target(adata, copy)
+        options: dict[str, Any] = dict(pooling=pooling, key_added=key_added, resume=resume, progress=progress)
+        with self._lock:
+            embeddings.embed(self, adata, layer=layer, **options, **reading)
+        return out
+
+    def embed_groups(
+        self,
+        adata: ad.AnnData,
+        groupby: str,
+        *,
+        n_cells: int = 10,
+        n_contexts: int = 1,
+        layer: int = -1,
+        pooling: Pooling = "mean",
+        seed: int = 0,
+        progress: bool = True,
+        **reading: Unpack[Reading],
+    ) -> ad.AnnData:
+        """Embed several cells read together, e.g. those of a donor or a cluster.
+
+        Parameters
+        ----------
+        groupby
+            Column of ``adata.obs``.
+        n_cells, n_contexts
+            Cells drawn for a context, and contexts a group; without replacement, keyed by the cells' names and
+            ``seed``.
+        layer, pooling, progress, **reading
+            As for ``embed``; ``metadata`` is that of a context's first cell.
+
+        Returns
+        -------
+        AnnData with one row a context: ``obs`` has the group and its cells, ``obsm["X_c2s"]`` the vectors.
+        """
+        options: dict[str, Any] = dict(
+            n_cells=n_cells, n_contexts=n_contexts, pooling=pooling, seed=seed, progress=progress
+        )
+        with self._lock:
+            return embeddings.embed_groups(self, adata, groupby, layer=layer, **options, **reading)
+
+    def generate(
+        self,
+        cell_type: str | Sequence[str] | Mapping[str, int],
+        n: int = 1,
+        n_genes: int | None = None,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        organism: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        prompts: str | None = None,
+        like: ad.AnnData | None = None,
+        dataset: str | None = None,
+        progress: bool = True,
+    ) -> ad.AnnData:
+        """Make new cells of a type.
+
+        Parameters
+        ----------
+        cell_type
+            A type, several, or the number of cells by type.
+        n
+            Cells a type.
+        n_genes
+            Genes a cell at most; by default as many as in training.
+        temperature, top_p, seed
+            How tokens are drawn, see ``generation.Sampling``.
+        organism, fields, prompts
+            See ``inference.Reading``.
+        like
+            Cells that give genes and the rank→expression line to a model that brings none.
+        dataset
+            Whose rank→expression line to use, of the model's; by default the one fitted on most.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        AnnData of generated cells: ``X`` is log10(1 + normalised expression), CSR float32, read off the rank→expression
+        line (``uns["log1p"]`` tells scanpy the base); ``obs`` has the type, the number of genes, and how many unknown
+        and repeated names were left out.
+        """
+        options: dict[str, Any] = dict(
+            n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, organism=organism
+        )
+        options |= dict(fields=fields, prompts=prompts, like=like, dataset=dataset, progress=progress)
+        with self._lock:
+            return generation.generate(self, cell_type, n, **options)
+
+    def perturb(
+        self,
+        adata: ad.AnnData,
+        perturbation: str,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        dataset: str | None = None,
+        resume: str | Path | None = None,
+        progress: bool = True,
+        **reading: Unpack[Reading],
+    ) -> ad.AnnData:
+        """Predict cells under a perturbation, from cells without it.
+
+        A model trained on ``perturbation_response`` sees each cell; one trained on ``perturbed_cell_generation`` its
+        type only (``metadata={"cell_type": …}``, by default ``obs["cell_type"]``).
+
+        Parameters
+        ----------
+        adata
+            Unperturbed cells.
+        perturbation
+            As the model knows it, e.g. ``"IFN-beta"``.
+        temperature, top_p, seed, dataset
+            As for ``generate``.
+        resume, progress, **reading
+            As for ``annotate``.
+
+        Returns
+        -------
+        AnnData of the same cells as predicted, built as ``generate`` does, with the ``obs`` of ``adata``.
+        """
+        options: dict[str, Any] = dict(temperature=temperature, top_p=top_p, seed=seed, dataset=dataset)
+        with self._lock:
+            return generation.perturb(self, adata, perturbation, **options, resume=resume, progress=progress, **reading)
+
+    def ask(
+        self,
+        adata: ad.AnnData,
+        question: str,
+        *,
+        groupby: str | None = None,
+        n_cells: int = 10,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+        **reading: Unpack[Reading],
+    ) -> str | dict[str, str]:
+        """Ask a question about cells.
+
+        Parameters
+        ----------
+        question
+            In plain words.
+        groupby
+            Column of ``adata.obs``: ask about each of its groups.
+        n_cells
+            Cells shown, drawn by their names and ``seed``.
+        max_new_tokens, temperature, top_p, seed
+            Length and drawing of the answer; by default the most probable one.
+        progress, **reading
+            As for ``annotate``.
+
+        Returns
+        -------
+        The answer, or the answer by group; also in ``adata.uns["c2s"]["ask"]``, with the cells shown.
+        """
+        options: dict[str, Any] = dict(
+            n_cells=n_cells, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p
+        )
+        options |= dict(seed=seed, progress=progress, **reading)
+        return self._answers(adata, questions.ASK, groupby, options | dict(question=question))
+
+    def caption(
+        self,
+        adata: ad.AnnData,
+        groupby: str,
+        *,
+        n_cells: int = 2,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+        **reading: Unpack[Reading],
+    ) -> dict[str, str]:
+        """Describe each cluster in words; arguments as for ``ask``.
+
+        Returns
+        -------
+        Caption by group; also in ``adata.uns["c2s"]["caption"]``.
+        """
+        options: dict[str, Any] = dict(
+            n_cells=n_cells, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p
+        )
+        found = self._answers(
+            adata, questions.CAPTION, groupby, options | dict(seed=seed, progress=progress, **reading)
+        )
+        assert isinstance(found, dict)
+        return found
+
+    def describe(
+        self,
+        adata: ad.AnnData,
+        *,
+        groupby: str | None = None,
+        n_cells: int = 10,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+        **reading: Unpack[Reading],
+    ) -> str | dict[str, str]:
+        """Write an abstract for the study that cells may come from; arguments as for ``ask``.
+
+        Returns
+        -------
+        The text, or the text by group; also in ``adata.uns["c2s"]["describe"]``.
+        """
+        options: dict[str, Any] = dict(
+            n_cells=n_cells, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p
+        )
+        return self._answers(
+            adata, questions.DESCRIBE, groupby, options | dict(seed=seed, progress=progress, **reading)
         )
 
+    def _answers(
+        self, adata: ad.AnnData, task: str, groupby: str | None, options: Mapping[str, Any]
+    ) -> str | dict[str, str]:
+        with self._lock:
+            found = questions.answers(self, adata, task, groupby=groupby, **options)
+        return found["all"] if groupby is None else found
 
-def load(
-    source: str | Path,
-    *,
-    mesh: Mesh | None = None,
-    dtype: str | None = None,
-    tokenizer: str | Path | None = None,
-    **changes: Any,
-) -> Model:
-    """Load a model and its tokenizer.
 
-    Parameters
-    ----------
-    source
-        A folder written by ``c2s_jax.convert``, a Hugging Face folder with safetensors files, or the name of a
-        repository on its hub (owner/name).
-    mesh
-        Devices to spread the weights over (``parallel.make_mesh``); by default the first device.
-    dtype
-        Of weights and activations: float32 or bfloat16; by default as stored.
-    tokenizer
-        File or folder of the tokenizer, where it is not in ``source``.
-    changes
-        Other fields of the model's configuration, e.g. ``attention``.
-
-    Raises
-    ------
-    FileNotFoundError
-        When a file is missing; says which.
-    ValueError
-        When the files are not those of a supported model.
-    """
-    folder = local_folder(source)
-    read = load_tokenizer(tokenizer or folder)
-    mesh = mesh or make_mesh({"fsdp": 1}, jax.local_devices()[:1])
-    module = load_model(folder, dtype=dtype, shardings=partial(parameter_shardings, mesh=mesh), **changes)
-    return Model(module, read, mesh)
+def _target(adata: ad.AnnData, copy: bool) -> tuple[ad.AnnData, ad.AnnData | None]:
+    """What to write into, and what to return."""
+    if adata.is_view and not copy:
+        raise ValueError("adata is a view of another AnnData: pass copy=True, or adata.copy()")
+    if not copy:
+        return adata, None
+    copied = adata.to_memory() if adata.isbacked else adata.copy()
+    return copied, copied

@@ -147,6 +147,27 @@ class Decoder(nnx.Module):
         """Final hidden states, after the last norm. ``dropout_key`` switches dropout on."""
         return self._forward(tokens, positions, segment_ids, dropout_key, keep_cache=False)[0]
 
+    def hidden_after(self, tokens: Int[Array, "B T"], layers: int) -> Float[Array, "B T D"]:
+        """Hidden states after the first ``layers`` layers, 0 being the embeddings.
+
+        As in transformers' ``hidden_states``, the last norm is applied after the last layer only.
+        """
+        if layers == self.config.num_layers:
+            return self.hidden(tokens)
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        graph, state = nnx.split(self.blocks)
+        whole, rest = divmod(layers, len(self.blocks.layers))
+
+        def through(x: Array, part: nnx.State, count: int | None = None) -> Array:
+            for layer in nnx.merge(graph, part).layers[:count]:
+                x, _ = layer(x, positions, self._over_sequence(layer, positions, None), None)
+                x = constrain(x, "batch", "time", "embed")
+            return x
+
+        x = constrain(self.embed(tokens), "batch", "time", "embed")
+        x, _ = jax.lax.scan(lambda x, part: (through(x, part), None), x, jax.tree.map(lambda p: p[:whole], state))
+        return through(x, jax.tree.map(lambda p: p[whole], state), rest) if rest else x
+
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Soft-capped float32 logits of final hidden states."""
         table = self.output_table.astype(hidden.dtype)

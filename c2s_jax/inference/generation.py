@@ -1,0 +1,214 @@
+"""New cells: of a type, or real ones as they would be under a perturbation."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from c2s_jax.cells import GeneVocabulary, RankExpression, fit_rank_expression, repair_sentence
+from c2s_jax.cells.genes import gene_symbols
+from c2s_jax.cells.source import select_source
+from c2s_jax.generation import Sampling
+from c2s_jax.inference.inquiry import Inquiry, choose_task, empty_lists
+from c2s_jax.inference.language_model import LanguageModel
+from c2s_jax.inference.organisms import organism_of
+from c2s_jax.inference.prompting import Asker, choose_templates, constant, listed, shared
+from c2s_jax.inference.provenance import record
+from c2s_jax.inference.streaming import Meter, cell_bar, over_cells
+from c2s_jax.tasks import TASKS
+
+GENERATE = "cell_type_conditioned_generation"
+RESPOND, PERTURBED = "perturbation_response", "perturbed_cell_generation"
+
+
+def generate(
+    model: LanguageModel,
+    cell_type: str | Sequence[str] | Mapping[str, int],
+    n: int,
+    *,
+    n_genes: int | None,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    organism: str | None,
+    fields: Mapping[str, str] | None,
+    prompts: str | None,
+    like: ad.AnnData | None,
+    dataset: str | None,
+    progress: bool,
+) -> ad.AnnData:
+    """See ``Model.generate``."""
+    types = _wanted(model, cell_type, n)
+    choose_task(model, GENERATE)
+    card = model.card
+    vocabulary, line = _genes_and_line(model, like, dataset)
+    n_genes = _genes_wanted(model, n_genes, vocabulary)
+    told = {**(fields or {})}
+    values = card.values if card else {}
+    named = organism_of(like if like is not None else ad.AnnData(), organism or told.get("organism"), values)
+    told |= {"organism": named} if isinstance(named, str) else {}
+    source = prompts or (card.prompts if card else "c2s_jax")
+    available = frozenset(told) | {"cell_type"}
+    template = choose_templates(GENERATE, source, available, frozenset(told))[0]
+    formatter = model.formatter(vocabulary)
+    room = _tokens_of(formatter.table.lengths, n_genes)
+    asker = Asker(formatter, template, model.limit(room), model.longest_piece)
+    texts = shared({name: told[name] for name in asker.fields if name in told}, len(types))
+    found = asker(
+        texts | {"cell_type": listed(types)},
+        *empty_lists(len(types)),
+        lists=np.zeros(len(types), np.int64),
+        n_genes=n_genes,
+    )
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    with cell_bar(len(types), "generate", progress) as bar:
+        samples = model.sample(found.tokens, room, sampling, seed=seed, progress=Meter(bar).advance)
+    obs = pd.DataFrame({"cell_type": pd.Categorical(types)}, index=[f"c2s_{i}" for i in range(len(types))])
+    for name, text in told.items():
+        obs[name] = pd.Categorical([text] * len(obs))
+    out = _cells(samples.texts(model.tokenizer.decode), obs, vocabulary, line, n_genes)
+    settings = dict(n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, fields=told, dataset=dataset)
+    record(out, "generate", model, prompts=[template.model_input], settings=settings, rank_expression=line.to_dict())
+    return out
+
+
+def perturb(
+    model: LanguageModel,
+    adata: ad.AnnData,
+    perturbation: str,
+    *,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    dataset: str | None,
+    resume: Any,
+    progress: bool,
+    **reading: Any,
+) -> ad.AnnData:
+    """See ``Model.perturb``."""
+    if not perturbation.strip():
+        raise ValueError("perturbation must name what is done to the cells")
+    task = choose_task(model, RESPOND, PERTURBED)
+    columns = dict(reading.pop("metadata", None) or {})
+    if task == PERTURBED and "cell_type" not in columns and "cell_type" in adata.obs:
+        columns["cell_type"] = "cell_type"
+    card = model.card
+    n_genes = reading.get("n_genes") or (card.n_genes if card else None)
+    vocabulary, line = _genes_and_line(model, adata, dataset, reading)
+    n_genes = _genes_wanted(model, n_genes, vocabulary)
+    room = _tokens_of(model.formatter(vocabulary).table.lengths, n_genes)
+    inquiry = _PerturbedCells(
+        model, adata, task, room=room, known=frozenset(("perturbation",)), metadata=columns, **reading
+    )
+    inquiry.perturbation, inquiry.answer_genes = perturbation, n_genes
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+
+    def compute(asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
+        samples = model.sample(asked[0], room, sampling, seed=seed, progress=advance)
+        return {"texts": np.array(samples.texts(model.tokenizer.decode), dtype=np.str_)}
+
+    settings = dict(perturbation=perturbation, temperature=temperature, top_p=top_p, seed=seed, n_genes=n_genes)
+    texts = [""] * adata.n_obs
+    for block, rows, found in over_cells(
+        inquiry, compute, what="perturb", settings=settings, resume=resume, progress=progress
+    ):
+        for row, text in zip((block.start + rows).tolist(), found.get("texts", ())):
+            texts[row] = str(text)
+    obs = adata.obs.copy()
+    obs["perturbation"] = pd.Categorical([perturbation] * len(obs))
+    out = _cells(texts, obs, vocabulary, line, n_genes)
+    prompts = [inquiry.template.model_input]
+    record(
+        out, "perturb", model, prompts=prompts, settings=settings | reading, report=inquiry.warn(),
+        rank_expression=line.to_dict(),
+    )  # fmt: skip
+    return out
+
+
+class _PerturbedCells(Inquiry):
+    """Prompts that name a perturbation; those of ``perturbed_cell_generation`` show no cell."""
+
+    perturbation: str
+    answer_genes: int
+
+    def write(self, rows: NDArray, genes: NDArray, indptr: NDArray, **options: Any) -> list[NDArray[np.int32]]:
+        n = len(rows)
+        options["texts"] = {"perturbation": constant(self.perturbation, n)}
+        if self.task == PERTURBED:
+            genes, indptr = empty_lists(0)
+            options |= {"lists": np.zeros(n, np.int64), "n_genes": self.answer_genes}
+        return super().write(rows, genes, indptr, **options)
+
+
+def _cells(
+    texts: Sequence[str], obs: pd.DataFrame, vocabulary: GeneVocabulary, line: RankExpression, n_genes: int
+) -> ad.AnnData:
+    """Generated sentences as cells; what had to be repaired stands in ``obs``."""
+    parse = TASKS[GENERATE].parse
+    repaired = [repair_sentence(parse(text), vocabulary) for text in texts]
+    lists = [vocabulary.ids(genes[:n_genes]) for genes, _ in repaired]
+    reports = [report for _, report in repaired]
+    obs["c2s_n_genes"] = [len(genes) for genes in lists]
+    obs["c2s_n_unknown"] = [report.n_unknown for report in reports]
+    obs["c2s_n_repeated"] = [report.n_duplicate for report in reports]
+    matrix = line.reconstruct(lists, vocabulary)
+    out = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(vocabulary.names)))
+    out.uns["log1p"] = {"base": 10.0}
+    return out
+
+
+def _genes_and_line(
+    model: LanguageModel, like: ad.AnnData | None, dataset: str | None, reading: Mapping[str, Any] | None = None
+) -> tuple[GeneVocabulary, RankExpression]:
+    """The model's genes and rank→expression line; without a card, those of cells at hand."""
+    if model.card is not None:
+        return model.card.genes, model.card.expression(dataset)
+    if like is None:
+        raise ValueError(
+            "this model brings no genes and no rank→expression line (no c2s.json beside its weights): give cells to "
+            "take them from, like=adata"
+        )
+    source: dict[str, Any] = {
+        name: (reading or {}).get(name) for name in ("expression_layer", "use_raw", "gene_column")
+    }
+    source["layer"] = source.pop("expression_layer")
+    var = select_source(like, source["layer"], source["use_raw"])[2]
+    names = [name.upper() for name in gene_symbols(var, source["gene_column"], [])]
+    line = fit_rank_expression(like, max_cells=2_000, duplicates="sum", empty_cells="drop", **source)
+    return GeneVocabulary(list(dict.fromkeys(names))), line
+
+
+def _genes_wanted(model: LanguageModel, n_genes: int | None, vocabulary: GeneVocabulary) -> int:
+    wanted = n_genes or (model.card.n_genes if model.card else 200)
+    if not 1 <= wanted <= len(vocabulary):
+        raise ValueError(f"n_genes={wanted} must be from 1 to {len(vocabulary):,}, the genes there are")
+    return wanted
+
+
+def _tokens_of(lengths: NDArray, n_genes: int) -> int:
+    """Tokens that ``n_genes`` names, a period and the end may take: their mean and three standard deviations."""
+    need = n_genes * lengths.mean() + 3 * np.sqrt(n_genes) * lengths.std() + 2
+    return int(-(-need // 32) * 32)
+
+
+def _wanted(model: LanguageModel, cell_type: str | Sequence[str] | Mapping[str, int], n: int) -> list[str]:
+    """The type of each cell to make."""
+    if n < 1:
+        raise ValueError(f"n={n} must be at least 1")
+    counts = cell_type if isinstance(cell_type, Mapping) else None
+    names = [cell_type] if isinstance(cell_type, str) else list(cell_type)
+    if not names or any(not str(name).strip() for name in names):
+        raise ValueError("cell_type must name at least one type, and none may be empty")
+    known = model.card.values.get("cell_type", ()) if model.card else ()
+    for name in names if known else ():
+        if name not in known:
+            near = get_close_matches(name, known, n=3, cutoff=0.4) or list(known[:5])
+            warnings.warn(
+                f"the model met no {name!r} in training; nearest: {', '.join(near)}", UserWarning, stacklevel=4
+            )
+    return [name for name in names for _ in range(counts[name] if counts else n)]

@@ -1,0 +1,191 @@
+"""A language model with its tokenizer: what runs on the device, and between texts and tokens."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from threading import RLock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from c2s_jax.cells import GeneVocabulary
+from c2s_jax.data import Formatter
+from c2s_jax.generation import Sampler, Samples, Sampling
+from c2s_jax.inference.batches import BATCH_SIZE
+from c2s_jax.inference.card import ModelCard
+from c2s_jax.inference.pooling import Pooler
+from c2s_jax.inference.scoring import LabelScorer
+from c2s_jax.models import Decoder, ModelConfig
+from c2s_jax.text import GeneTokenTable, Tokenizer
+
+KEPT_FORMATTERS = 4
+DEFAULT_CONTEXT = 2048
+
+
+class LanguageModel:
+    """A language model ready for use.
+
+    Attributes
+    ----------
+    graphdef, params
+        Structure and weights, as ``nnx.merge`` takes them.
+    config
+        Architecture.
+    tokenizer
+        Of the checkpoint.
+    mesh
+        Devices that hold the weights.
+    card
+        Genes, labels and rank→expression lines it brings; None for checkpoints that bring none.
+    source
+        Where it was loaded from.
+    context
+        Tokens it reads at once.
+    """
+
+    def __init__(
+        self,
+        module: Decoder,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        *,
+        card: ModelCard | None = None,
+        source: str = "",
+        context: int | None = None,
+    ):
+        if tokenizer.vocab_size > module.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size:,} pieces, the model {module.config.vocab_size:,}: "
+                "it is not this model's"
+            )
+        self.graphdef, self.params = nnx.split(module)
+        self.config: ModelConfig = module.config
+        self.tokenizer, self.mesh, self.card, self.source = tokenizer, mesh, card, source
+        self.context = context or (card.context if card else DEFAULT_CONTEXT)
+        self._formatters: dict[GeneVocabulary, Formatter] = {}
+        self._lock = RLock()
+
+    def __repr__(self) -> str:
+        known = f", {len(self.card.genes):,} genes, {len(self.card.tasks)} tasks" if self.card else ""
+        return f"Model({self.source!r}: {type(self.config).__name__.removesuffix('Config')}{known})"
+
+    @property
+    def module(self) -> Decoder:
+        """The module itself: called with tokens [B, T] it gives logits [B, T, V]."""
+        return nnx.merge(self.graphdef, self.params)
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """Continue each prompt until a stop token or ``max_new_tokens``; the prompt is not repeated.
+
+        Parameters
+        ----------
+        prompts
+            Texts; whatever begins a sequence for this tokenizer is put before them.
+        max_new_tokens
+            Most tokens an answer.
+        temperature, top_k, top_p
+            How a token is drawn (``generation.Sampling``); by default the most probable one.
+        seed
+            Of the draws; an answer depends on it and on the prompt's place in the list.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("prompts must be a list of texts, not one text")
+        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        tokens = [np.array(bos + ids, np.int32) for ids in self.tokenizer.encode_batch(prompts)]
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        return self.sample(tokens, max_new_tokens, sampling, seed=seed).texts(self.tokenizer.decode)
+
+    def sample(
+        self,
+        prompts: Sequence[NDArray[np.int32]],
+        max_new_tokens: int,
+        sampling: Sampling,
+        *,
+        seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """Answers to prompts that are tokens already."""
+        options = dict(max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, progress=progress)
+        return self._sampler(self.params, prompts, **options)  # type: ignore[arg-type]
+
+    def limit(self, room: int) -> int:
+        """Tokens of a prompt that leaves ``room`` for its answer.
+
+        Raises
+        ------
+        ValueError
+            If the answer alone takes all that the model reads.
+        """
+        if room >= self.context - 1:
+            raise ValueError(f"an answer of {room:,} tokens leaves no room for cells: the model reads {self.context:,}")
+        return self.context - room
+
+    def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
+        """Tokens of whole answers, the one that ends them included."""
+        return [[*ids, self.tokenizer.eos_id] for ids in self.tokenizer.encode_batch(answers)]
+
+    def formatter(self, vocabulary: GeneVocabulary) -> Formatter:
+        """Writes prompts with these genes; the last few are kept."""
+        with self._lock:
+            if vocabulary not in self._formatters:
+                table = GeneTokenTable.build(self.tokenizer, vocabulary.names)
+                while len(self._formatters) >= KEPT_FORMATTERS:
+                    self._formatters.pop(next(iter(self._formatters)))
+                self._formatters[vocabulary] = Formatter(self.tokenizer, table)
+            return self._formatters[vocabulary]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of architecture, weights and tokenizer, by which results of other weights are told apart."""
+        state = hashlib.blake2b(f"{self.config}{self.tokenizer.fingerprint}".encode(), digest_size=12)
+        for path, leaf in jax.tree.leaves_with_path(self.params):
+            sums = np.asarray(_sums(leaf), np.float32)
+            state.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode() + sums.tobytes())
+        return state.hexdigest()
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Most characters of a token."""
+        return max(len(self.tokenizer.piece(i)) for i in range(self.tokenizer.vocab_size))
+
+    @cached_property
+    def scorer(self) -> LabelScorer:
+        """Scores given answers."""
+        return LabelScorer(self.graphdef, pad_id=self.tokenizer.pad_id, mesh=self.mesh)
+
+    @cached_property
+    def pooler(self) -> Pooler:
+        """Makes embeddings."""
+        skip = 0 if self.tokenizer.bos_id is None else 1
+        return Pooler(self.graphdef, pad_id=self.tokenizer.pad_id, mesh=self.mesh, skip=skip)
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        t = self.tokenizer
+        return Sampler(
+            self.graphdef,
+            stop_ids=t.stop_ids,
+            pad_id=t.pad_id,
+            vocab_size=t.vocab_size,
+            batch_size=BATCH_SIZE,
+            mesh=self.mesh,
+        )
+
+
+@jax.jit
+def _sums(x: jax.Array) -> jax.Array:
+    values = x.astype(jnp.float32).reshape(-1)
+    return jnp.stack([jnp.sum(values), jnp.sum(jnp.abs(values)), jnp.sum(values * jnp.cos(jnp.arange(values.size)))])

@@ -1,0 +1,83 @@
+"""Cells that a model makes."""
+
+import numpy as np
+import pytest
+
+from c2s_jax.cells import expression_matrix, repair_sentence
+from c2s_jax.inference import generation
+
+
+def test_generated_cells(model, monkeypatch):
+    """Expression is read off the line of the training data; what was repaired is told."""
+    texts = {}
+
+    def parse_and_keep(texts_, *args):
+        texts["all"] = list(texts_)
+        return build(texts_, *args)
+
+    build = generation._cells
+    monkeypatch.setattr(generation, "_cells", parse_and_keep)
+    made = model.generate({"CD19+ B": 2, "Dendritic": 1}, n_genes=12, seed=3, progress=False)
+    assert made.obs["cell_type"].tolist() == ["CD19+ B", "CD19+ B", "Dendritic"]
+    line = next(iter(model.card.rank_expression.values()))
+    for cell, text in enumerate(texts["all"]):
+        genes, report = repair_sentence(text, made.var_names)
+        wanted = np.maximum(line.slope * np.log10(1 + np.arange(12)) + line.intercept, 0)
+        found = made[cell, genes[:12]].X.toarray()[0]
+        np.testing.assert_allclose(found, wanted[: len(found)], rtol=1e-6)
+        assert made.X[cell].nnz == len(found) == made.obs["c2s_n_genes"].iloc[cell]
+        assert made.obs["c2s_n_unknown"].iloc[cell] == report.n_unknown
+    assert made.obs["c2s_n_genes"].max() > 0
+    expression_matrix(made, empty_cells="keep")  # reads back, at its logarithm's base
+    again = model.generate({"CD19+ B": 2, "Dendritic": 1}, n_genes=12, seed=3, progress=False)
+    assert (made.X != again.X).nnz == 0
+
+
+def test_types_never_met(model):
+    with pytest.warns(UserWarning, match=r"no 'CD19\+ b' in training; nearest: CD19\+ B"):
+        model.generate("CD19+ b", n_genes=3, progress=False)
+    with pytest.raises(ValueError, match="at least one type"):
+        model.generate([], progress=False)
+    with pytest.raises(ValueError, match="n_genes=0|from 1 to 765"):
+        model.generate("Dendritic", n_genes=9999, progress=False)
+
+
+def test_perturbed_cells(model, pbmc):
+    """One prediction a cell, with its annotation; the prompt shows the cell and names the perturbation."""
+    with pytest.warns(UserWarning, match="not trained on perturbation_response"):
+        made = model.perturb(pbmc[:5].copy(), "IFN-beta", n_genes=8, progress=False)
+    assert made.obs_names.tolist() == pbmc.obs_names[:5].tolist()
+    assert set(made.obs["perturbation"]) == {"IFN-beta"}
+    assert "{cell_sentence}" in made.uns["c2s"]["perturb"]["prompts"][0]
+    assert made.uns["c2s"]["perturb"]["settings"]["perturbation"] == "IFN-beta"
+    with pytest.raises(ValueError, match="must name"):
+        model.perturb(pbmc, " ", progress=False)
+
+
+def test_answers_are_those_to_the_written_prompt(model, pbmc, monkeypatch):
+    """By group, from the cells recorded, whatever their order in the file."""
+    asked = []
+    sample = model.sample
+
+    def keep(prompts, *args, **options):
+        asked.extend(model.tokenizer.decode(p.tolist()) for p in prompts)
+        return sample(prompts, *args, **options)
+
+    monkeypatch.setattr(model, "sample", keep)
+    short = dict(n_cells=2, max_new_tokens=16, n_genes=5)
+    with pytest.warns(UserWarning, match="not trained on question_answering"):
+        found = model.ask(pbmc, "Are these\nT cells? ", groupby="bulk_labels", **short)
+    told = pbmc.uns["c2s"]["ask"]
+    assert list(found) == told["groups"] == sorted(set(pbmc.obs["bulk_labels"]))
+    assert list(found.values()) == told["answers"]
+    for prompt, group, cells in zip(asked, told["groups"], told["cells"]):
+        assert "Are these\nT cells?" in prompt
+        assert set(pbmc.obs.loc[cells.split(";"), "bulk_labels"]) == {group}
+        assert prompt.count("\nCell ") == len(cells.split(";"))
+    with pytest.warns(UserWarning, match="not trained on abstract_generation"):
+        text = model.describe(pbmc, **short)
+    with pytest.warns(UserWarning, match="not trained on cluster_captioning"):
+        captions = model.caption(pbmc, "louvain", **short)
+    assert isinstance(text, str)
+    assert set(captions) == set(pbmc.obs["louvain"])
+    assert {"ask", "describe", "caption"} <= set(pbmc.uns["c2s"])
