@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ def measured(command: list[str]) -> dict[str, float]:
             time.sleep(SAMPLE_SECONDS)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return {"seconds": time.monotonic() - began, **peaks}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"seconds": time.monotonic() - began, "processor_seconds": used.ru_utime + used.ru_stime, **peaks}
 
 
 def report(corpus: Path, found: dict[str, float], workers: int) -> dict[str, Any]:
@@ -72,6 +74,8 @@ def report(corpus: Path, found: dict[str, float], workers: int) -> dict[str, Any
         "workers": workers,
         "seconds": round(found["seconds"], 1),
         "cells_per_second": round(counts["cells"] / found["seconds"]),
+        "processor_seconds": round(found["processor_seconds"], 1),
+        "cells_per_processor_second": round(counts["cells"] / found["processor_seconds"]),
         **{f"{name}_mib": round(found[name] / 2**20) for name in found if name.startswith("peak")},
         "corpus_bytes_a_cell": round(size / counts["cells"]),
         "shards": {name: len(lengths) for name, lengths in manifest["shards"].items()},

@@ -42,6 +42,8 @@ class Source:
         About the data set.
     control : str
         Value of the field ``perturbation`` that means untreated; "" for none.
+    perturbation_separator : str
+        What stands between the parts of a combined perturbation, e.g. "+"; see `combined`. "" for no combinations.
     radius : float, optional
         Cells within it are neighbours, in `spatial_unit`.
     spatial_unit : str
@@ -71,6 +73,7 @@ class Source:
     caption_field: str = "cell_type"
     questions: Sequence[tuple[str, str]] = ()
     control: str = ""
+    perturbation_separator: str = ""
     radius: float | None = None
     spatial_unit: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class Source:
             raise ValueError(f"captions of {self.name} are of {self.caption_field!r}, for which no column is given")
         if self.control and "perturbation" not in given:
             raise ValueError(f"control of {self.name} is {self.control!r}, but no column is given for 'perturbation'")
+        if self.perturbation_separator and "perturbation" not in given:
+            raise ValueError(f"perturbation_separator of {self.name}, but no column is given for 'perturbation'")
         if self.radius is not None and (self.spatial_key is None or not self.radius > 0):
             raise ValueError(f"radius of {self.name} is {self.radius}: it must be positive, with a key of coordinates")
         if min(self.min_genes, self.min_cells) < 0:
@@ -143,7 +148,20 @@ class Source:
         for name, value in constants.items():
             if value and name not in texts:
                 texts[name] = np.full(len(obs), _clean(value), dtype=object)
+        if self.perturbation_separator:
+            codes, values = pd.factorize(texts["perturbation"])
+            one_way = [combined(value, self.perturbation_separator, self.control) for value in values]
+            texts["perturbation"] = np.array(one_way, dtype=object)[codes]
         return texts
+
+
+def combined(perturbation: str, separator: str, control: str = "") -> str:
+    """A combination written in one way, whatever the order of its parts: "IL6+IFNB" and "IFNB+IL6" are "IFNB + IL6".
+
+    Parts that are the control say nothing and are left out ("ctrl+IFNB" is "IFNB"), unless there is no other.
+    """
+    parts = sorted({part.strip() for part in perturbation.split(separator)} - {""})
+    return " + ".join(part for part in parts if part != control) or (control if parts else "")
 
 
 def check_fields(names: Iterable[str]) -> None:

@@ -92,8 +92,8 @@ def expression_matrix(
         identifiers, a column known to hold symbols.
     scale
         Of the values read: "counts" (will be normalised), "normalized" (no logarithm yet), "log1p" (natural,
-        or the base that `adata.uns["log1p"]` has), "log10p" (log10(1 + x), used as is), or "auto" to find
-        out.
+        or the base that `adata.uns["log1p"]` has), "log2p" (log2(1 + x), also for L1000's levels 3
+        and 4 of log2 intensities), "log10p" (used as is), or "auto" to find out.
     target_sum
         Total of a cell's counts after normalisation; None: the median over the cells of `adata`, so that it
         depends on which cells are in it.

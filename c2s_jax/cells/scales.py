@@ -9,9 +9,9 @@ from .errors import CellDataError
 from .statistics import CellStatistics
 
 Recorded = float | Literal["absent"] | None
-Scale = Literal["auto", "counts", "normalized", "log1p", "log10p"]
+Scale = Literal["auto", "counts", "normalized", "log1p", "log2p", "log10p"]
 
-SCALES = ("auto", "counts", "normalized", "log1p", "log10p")
+SCALES = ("auto", "counts", "normalized", "log1p", "log2p", "log10p")
 # log2(1 + 10^9); a logarithm of expression is never above it, so larger values are not logged
 _LARGEST_LOG = 30.0
 _ENOUGH_RATIOS = 50
@@ -62,7 +62,7 @@ def find_scale(statistics: CellStatistics, asked: Scale, log1p_base: Recorded) -
 
 
 def _as_asked(asked: Scale, largest: float, recorded: float, is_recorded: bool) -> SourceScale:
-    if asked in ("log1p", "log10p") and largest > _LARGEST_LOG:
+    if asked in ("log1p", "log2p", "log10p") and largest > _LARGEST_LOG:
         raise CellDataError(
             f"scale={asked!r}, but values go up to {largest:g}, which no logarithm of expression does; "
             "use scale='counts' or scale='normalized'"
@@ -70,8 +70,8 @@ def _as_asked(asked: Scale, largest: float, recorded: float, is_recorded: bool) 
     if asked == "log1p":
         why = "as told, base from adata.uns['log1p']" if is_recorded else "as told"
         return SourceScale("log", recorded, why)
-    if asked == "log10p":
-        return SourceScale("log", 10.0)
+    if asked in ("log2p", "log10p"):
+        return SourceScale("log", 2.0 if asked == "log2p" else 10.0)
     return SourceScale("counts" if asked == "counts" else "normalized")
 
 

@@ -135,9 +135,8 @@ def _scored(
         value = np.floor(value / BIN_WIDTH)
     if augmentation.shuffle_ties or order == "binned":
         tie = keys(keys(key, Choice.TIES)[row], genes)
-    else:
-        tie = np.arange(len(row), dtype=np.uint64)
-    return np.lexsort((tie, -value, row))
+        return np.lexsort((tie, -value, row))
+    return np.lexsort((-value, row))  # stable
 
 
 def inverse_document_frequency(cells: CellSource, n_genes: int) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from c2s_jax.data.mixture import Block, Mixture
 from c2s_jax.data.packing import plan_rows
 from c2s_jax.data.writer import Writer
 
-MEASURED = 64  # examples a task that are written
+MEASURED = 64  # examples a task that are written at least,
+MEASURED_LISTS = 2_048  # and about so many sentences: rows are as full as tokens a gene are known
 ESTIMATED = 16_384  # examples of the mixture whose length is estimated
 TRIED = 8  # packings of these that are tried
 PLACED = 0.98  # share of the examples that should find room; the rest makes rows full
@@ -30,6 +31,8 @@ class TaskSurvey:
         Of the examples of the mixture.
     examples
         There are so many in an epoch.
+    measured
+        The first so many were written for what follows.
     tokens
         Mean length of those that fit.
     shortened, left_out
@@ -43,6 +46,7 @@ class TaskSurvey:
     task: str
     share: float
     examples: int
+    measured: int
     tokens: float
     shortened: float
     left_out: float
@@ -130,7 +134,8 @@ def _dealt(lengths: NDArray[np.int64], shape: tuple[int, int]) -> float:
 
 
 def _measure(writer: Writer, name: str, share: float, seq_len: int) -> TaskSurvey:
-    which = np.arange(MEASURED)
+    lists = len(writer.stream.draw(np.arange(MEASURED)).lists)
+    which = np.arange(max(MEASURED, MEASURED * MEASURED_LISTS // max(lists, 1)))
     written = writer.write(which)
     lengths = written.examples.lengths
     fits = lengths <= seq_len
@@ -140,6 +145,7 @@ def _measure(writer: Writer, name: str, share: float, seq_len: int) -> TaskSurve
         task=name,
         share=share,
         examples=len(writer.stream),
+        measured=len(which),
         tokens=float(lengths[fits].mean()) if fits.any() else 0.0,
         shortened=float(written.shortened[fits].mean()) if fits.any() else 0.0,
         left_out=float(np.mean(~fits)),

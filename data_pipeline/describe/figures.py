@@ -17,6 +17,7 @@ from data_pipeline.describe.counts import LABELS, all_cells, label_counts
 _ROWS = 24
 _BARS = 30
 _BINS = 60
+_WIDE = 30  # the ratio of medians beyond which an axis is logarithmic
 _FIT_CELLS = 1000
 _FITS_SHOWN = 3
 _SPLIT_COLOURS = (ACCENT, WARM, PALE, MUTED)
@@ -28,12 +29,14 @@ def genes_figure(corpus: Corpus) -> Figure:
     ids, n_genes = (np.concatenate([getattr(c, name) for c in splits]) for name in ("dataset_ids", "n_genes"))
     sizes = np.bincount(ids, minlength=len(corpus.datasets))
     values = {corpus.datasets[i]["name"]: n_genes[ids == i] for i in np.argsort(-sizes, kind="stable").tolist()}
+    medians = [np.median(counts) for counts in values.values() if len(counts)]
     return ridges(
         values,
         title="Genes a cell",
         axis_label="expressed genes",
         caption="All splits. Cells with few genes make short sentences.",
         section="Cells",
+        log=max(medians, default=1) > _WIDE * max(min(medians, default=1), 1),
     )
 
 

@@ -14,7 +14,10 @@ from data_pipeline.readers import SomaOptions, read_aliases
 from data_pipeline.sources import Source
 
 _EXPRESSION = ("layer", "use_raw", "gene_column", "scale", "target_sum", "duplicates", "empty_cells")
-_SAME = ("organism", "format", "genes_prefix", "unknown_genes", "control", "caption_field", "constants", "pseudobulk")
+_SAME = (
+    *("organism", "format", "genes_prefix", "unknown_genes", "control", "perturbation_separator", "caption_field"),
+    *("constants", "pseudobulk"),
+)
 _TEXT_FILES = (".txt", ".md", ".json")
 
 

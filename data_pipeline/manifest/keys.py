@@ -135,6 +135,7 @@ DATASET = Section(
         "qc": Section({"min_genes": integer, "min_cells": integer}),
         "spatial": Section({"key": text, "radius": number, "unit": text}),
         "control": text,
+        "perturbation_separator": text,
         "abstract": texts,
         "abstracts": texts,
         "captions": text_or_texts_by_value,

@@ -369,12 +369,14 @@ def test_without_evidence_size_decides():
 def test_told_scales():
     x = np.array([[0.5, 1.25]], np.float32)
     read = {
-        s: expression_matrix(small(x, ["A", "B"]), scale=s).matrix.toarray() for s in ("log10p", "log1p", "normalized")
+        s: expression_matrix(small(x, ["A", "B"]), scale=s).matrix.toarray()
+        for s in ("log10p", "log2p", "log1p", "normalized")
     }
     np.testing.assert_array_equal(read["log10p"], x)
+    np.testing.assert_allclose(read["log2p"], np.log10(2.0**x), rtol=1e-6)
     np.testing.assert_allclose(read["log1p"], x / np.log(10), rtol=1e-6)
     np.testing.assert_allclose(read["normalized"], np.log10(1 + x), rtol=1e-6)
-    for scale in ("log1p", "log10p"):
+    for scale in ("log1p", "log2p", "log10p"):
         with pytest.raises(CellDataError, match=f"scale='{scale}', but values go up to 3000"):
             expression_matrix(small(np.array([[3000, 0.5]]), ["A", "B"]), scale=scale)
 

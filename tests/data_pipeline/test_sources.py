@@ -31,6 +31,15 @@ def test_texts_of_fields():
         Source("x", "s", obs_columns={"cell_type": "lable"}).texts(OBS)
 
 
+def test_a_combination_has_one_name():
+    obs = pd.DataFrame({"drugs": ["b+a", "a+b", "ctrl + b", "b", "ctrl+ctrl", "ctrl", None, "c + b+a"]})
+    columns = {"perturbation": "drugs"}
+    source = Source("x", "s", obs_columns=columns, control="ctrl", perturbation_separator="+")
+    expected = ["a + b", "a + b", "b", "b", "ctrl", "ctrl", "", "a + b + c"]
+    assert source.texts(obs)["perturbation"].tolist() == expected
+    assert Source("x", "s", obs_columns=columns, control="ctrl").texts(obs)["perturbation"][0] == "b+a"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -41,6 +50,7 @@ def test_texts_of_fields():
         ({"caption_field": "type"}, "'type' is no field"),
         ({"captions": {"a": ["b"]}}, "captions of s are of 'cell_type', for which no column is given"),
         ({"control": "DMSO"}, "control of s is 'DMSO', but no column is given for 'perturbation'"),
+        ({"perturbation_separator": "+"}, "perturbation_separator of s, but no column"),
         ({"radius": 20.0}, "radius of s is 20.0"),
         ({"radius": 0.0, "spatial_key": "spatial"}, "radius of s is 0.0: it must be positive"),
         ({"min_genes": -1}, "must not be negative"),
