@@ -55,6 +55,36 @@ def confusion(
     return sklearn_metrics.confusion_matrix(truth, guess, labels=order), order.tolist()
 
 
+def auroc(true: ArrayLike, scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve, unweighted mean over the labels that occur in `true`, each against the rest.
+
+    Parameters
+    ----------
+    true
+        Labels [C].
+    scores
+        [C, L], the larger the more likely (probabilities or logits).
+    labels
+        [L], what the columns of `scores` stand for.
+
+    Raises
+    ------
+    ValueError
+        When all cells have one label, or a label has no column.
+    """
+    order, values = np.asarray(labels).astype(str), np.asarray(scores, np.float64)
+    truth = label_array(true, len(values), "true")
+    if values.shape != (len(truth), len(order)):
+        raise ValueError(f"scores must be [{len(truth)}, {len(order)}] (cells, labels), got shape {values.shape}")
+    present = np.unique(truth)
+    if missing := np.setdiff1d(present, order).tolist():
+        raise ValueError(f"labels lacks {missing}, which occur among the true labels")
+    if len(present) < 2:
+        raise ValueError(f"AUROC has no value: every cell is {present.tolist()}")
+    areas = [sklearn_metrics.roc_auc_score(truth == x, values[:, order.tolist().index(x)]) for x in present.tolist()]
+    return float(np.mean(areas))
+
+
 def baselines(
     train_X: Any, train_y: ArrayLike, test_X: Any, test_y: ArrayLike, *, C: float = 1.0, max_iter: int = 2000
 ) -> dict[str, Baseline]:

@@ -46,6 +46,17 @@ def gene_jaccard(generated: GeneLists, target: GeneLists) -> Any:
     return _answer(common / (n_generated + n_target - common), single)
 
 
+def positional_agreement(generated: GeneLists, target: GeneLists) -> Any:
+    """Share of the target's positions at which the generated list names the same gene; as in `gene_overlap`."""
+    left, right, single = _padded_pair(generated, target)
+    width = min(left.shape[1], right.shape[1])
+    same = (left[:, :width] == right[:, :width]) & (right[:, :width] != PADDING)
+    n_target = (right != PADDING).sum(axis=1)
+    if not n_target.all():
+        raise ValueError(f"target {int(np.argmin(n_target))} has no gene; leave it out")
+    return _answer(same.sum(axis=1) / n_target, single)
+
+
 def pad_gene_lists(lists: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
     """Stack gene-id lists of many lengths into int32 [B, K], padded with -1."""
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
@@ -56,6 +67,13 @@ def pad_gene_lists(lists: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
 
 
 def _counts(generated: GeneLists, target: GeneLists) -> tuple[Any, Any, Any, bool]:
+    left, right, single = _padded_pair(generated, target)
+    common, n_left, n_right = (np.asarray(x, np.float32) for x in _set_sizes(left, right))
+    return common, n_left, n_right, single
+
+
+def _padded_pair(generated: GeneLists, target: GeneLists) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]:
+    """Ids of both sides, int32 [B, K] and [B, M], and whether one pair was given."""
     left, left_single = _as_lists(generated)
     right, right_single = _as_lists(target)
     if left_single != right_single or len(left) != len(right):
@@ -63,8 +81,7 @@ def _counts(generated: GeneLists, target: GeneLists) -> tuple[Any, Any, Any, boo
     if _has_names(left) or _has_names(right):
         left, right = _names_to_ids(left, right)
     arrays = [x if isinstance(x, np.ndarray) else pad_gene_lists(x) for x in (left, right)]
-    common, n_left, n_right = (np.asarray(x, np.float32) for x in _set_sizes(*(_checked(x) for x in arrays)))
-    return common, n_left, n_right, left_single
+    return _checked(arrays[0]), _checked(arrays[1]), left_single
 
 
 def _as_lists(genes: GeneLists) -> tuple[Any, bool]:

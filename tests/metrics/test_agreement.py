@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import scanpy as sc
 from scipy import sparse
-from sklearn.metrics import f1_score, r2_score
+from sklearn.metrics import f1_score, r2_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 
 from c2s_jax.metrics import (
     accuracy,
+    auroc,
     baselines,
     confusion,
     gene_jaccard,
@@ -20,6 +21,7 @@ from c2s_jax.metrics import (
     knn_predict,
     macro_f1,
     pad_gene_lists,
+    positional_agreement,
     reconstruction_r2,
 )
 
@@ -49,6 +51,13 @@ def test_overlap_of_names() -> None:
     assert gene_jaccard(["CD3D", "LYZ"], ["LYZ", "CD3D"]) == 1.0
     np.testing.assert_allclose(gene_overlap([["A", "B"], ["C"]], [["B"], ["A", "B"]]), [1.0, 0.0])
     assert gene_overlap([], ["A"]) == 0.0
+
+
+def test_positions_count_where_both_name_one_gene() -> None:
+    generated, target = [[], *random_lists(0)], [[3], *random_lists(1)]
+    want = [sum(a == b for a, b in zip(g, t)) / len(t) for g, t in zip(generated, target, strict=True)]
+    np.testing.assert_allclose(positional_agreement(generated, target), want, rtol=1e-6)
+    assert positional_agreement("A B C".split(), "A C C D".split()) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -94,6 +103,20 @@ def test_classification_scores() -> None:
         confusion(true, predicted, ["T", "B", "NK"])
     with pytest.raises(ValueError, match="each of 6 cells"):
         accuracy(true, predicted[:-1])
+
+
+def test_auroc_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.choice(["B", "NK", "T"], 60)
+    scores = rng.random((60, 3)) + 0.7 * (true[:, None] == np.array(["NK", "T", "B"]))
+    probabilities = scores / scores.sum(1, keepdims=True)
+    want = roc_auc_score(true, probabilities[:, [2, 0, 1]], multi_class="ovr", labels=["B", "NK", "T"])
+    assert auroc(true, probabilities, ["NK", "T", "B"]) == pytest.approx(want)
+    assert auroc(true, np.eye(3)[np.unique(true, return_inverse=True)[1]], ["B", "NK", "T"]) == 1.0
+    with pytest.raises(ValueError, match="every cell is"):
+        auroc(["B", "B"], scores[:2], ["NK", "T", "B"])
+    with pytest.raises(ValueError, match="labels lacks"):
+        auroc(["B", "T"], scores[:2], ["NK", "T", "A"])
 
 
 def test_baselines_on_real_cells(pbmc: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> None:
