@@ -1,6 +1,7 @@
 """Cell types of cells: the most probable of given labels, or whatever the model writes."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -9,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from c2s_jax.cells.ontology import CellOntology
 from c2s_jax.generation import Sampling
 from c2s_jax.inference.inquiry import Inquiry, response_texts, warn_untrained
 from c2s_jax.inference.language_model import LanguageModel
@@ -27,18 +29,31 @@ def annotate(
     *,
     free_text: bool,
     n_prompts: int,
+    ontology: CellOntology | str | Path | None,
     key_added: str,
     resume: Any,
     progress: bool,
     **reading: Any,
 ) -> None:
     """See ``Model.annotate``."""
+    terms = CellOntology.load(ontology) if isinstance(ontology, str | Path) else ontology
     chosen = None if free_text else _labels(model, labels)
     warn_untrained(model, TASK)
     if chosen is None:
         _free(model, adata, n_prompts, key_added, resume, progress, reading)
     else:
         _closed(model, adata, chosen, n_prompts, key_added, resume, progress, reading)
+    if terms is not None:
+        _add_terms(adata, key_added, terms)
+
+
+def _add_terms(adata: ad.AnnData, key_added: str, terms: CellOntology) -> None:
+    """The ontology's ids and labels of the answers, beside them; missing where no term fits."""
+    answers = adata.obs[key_added]
+    found = {answer: terms.match(str(answer)) for answer in answers.cat.categories}
+    for name, value in (("ontology_term_id", "id"), ("ontology_term", "label")):
+        column = [getattr(found.get(answer), value, None) for answer in answers]
+        adata.obs[f"{key_added}_{name}"] = pd.Categorical(column)
 
 
 def _labels(model: LanguageModel, labels: Sequence[str] | None) -> list[str] | None:

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import anndata as ad
 
+from c2s_jax.cells.ontology import CellOntology
 from c2s_jax.inference import annotation, embeddings, generation, questions
 from c2s_jax.inference.inquiry import Reading
 from c2s_jax.inference.language_model import LanguageModel
@@ -27,6 +28,7 @@ class Model(LanguageModel):
         *,
         free_text: bool = False,
         n_prompts: int = 1,
+        ontology: CellOntology | str | Path | None = None,
         key_added: str = "c2s_cell_type",
         resume: str | Path | None = None,
         progress: bool = True,
@@ -48,6 +50,8 @@ class Model(LanguageModel):
             Let the model write its answer, whatever ``labels`` could be.
         n_prompts
             Wordings to ask each cell with; their probabilities are averaged.
+        ontology
+            The Cell Ontology or its file (``cl.obo``): answers get its ids and labels, too.
         key_added
             Name of the results.
         resume
@@ -72,6 +76,8 @@ class Model(LanguageModel):
             Not with free text.
         ``obsm[key_added + "_probabilities"]`` : float32 [cells, labels]
             Of every candidate, in the order of ``uns["c2s"]["annotate"]["labels"]``. Not with free text.
+        ``obs[key_added + "_ontology_term_id"]``, ``obs[key_added + "_ontology_term"]`` : categorical
+            With ``ontology``: the term that the answer stands for; missing where none fits.
 
         Examples
         --------
@@ -79,9 +85,8 @@ class Model(LanguageModel):
         >>> sc.pl.umap(adata, color="c2s_cell_type")  # doctest: +SKIP
         """
         adata, out = _target(adata, copy)
-        options: dict[str, Any] = dict(
-            free_text=free_text, n_prompts=n_prompts, key_added=key_added, resume=resume, progress=progress
-        )
+        options: dict[str, Any] = dict(free_text=free_text, n_prompts=n_prompts, ontology=ontology)
+        options |= dict(key_added=key_added, resume=resume, progress=progress)
         with self._lock:
             annotation.annotate(self, adata, labels, **options, **reading)
         return out

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,8 @@ def read_run(workdir: Path) -> Run:
         raise ValueError(f"{workdir} holds no whole checkpoint yet; go on training first")
     corpus, path = workdirs.data_paths(config, str(workdir))
     tokenizer, mesh = load_tokenizer(path), make_mesh({"fsdp": 1}, jax.local_devices()[:1])
-    plan = plan_state(config, tokenizer, mesh)
+    with contextlib.redirect_stdout(sys.stderr):  # it tells what is trained; here, standard output is for results
+        plan = plan_state(config, tokenizer, mesh)
     weights, meta = checkpoints.restore_weights(state_to_restore(config, plan, mesh))
     step = checkpoints.latest
     checkpoints.close()

@@ -181,3 +181,13 @@ def test_a_checkpoint_that_brings_nothing(run, pbmc, tmp_path):
         bare.generate("T cell", **QUIET)
     made = bare.generate("T cell", n_genes=5, like=pbmc, **QUIET)
     assert made.var_names.tolist() == pbmc.var_names.str.upper().tolist()
+
+
+def test_answers_as_terms_of_the_ontology(model, pbmc, tmp_path):
+    terms = [("CL:0000001", "cell"), ("CL:0001201", "B cell, CD19-positive"), ("CL:0000451", "dendritic cell")]
+    (tmp_path / "cl.obo").write_text("".join(f"\n[Term]\nid: {key}\nname: {name}\n" for key, name in terms))
+    model.annotate(pbmc, ["CD19+ B", "Dendritic", "unheard of"], ontology=tmp_path / "cl.obo", **QUIET)
+    wanted = {"CD19+ B": "CL:0001201", "Dendritic": "CL:0000451"}
+    found = pbmc.obs["c2s_cell_type_ontology_term_id"].astype(object).fillna("none").tolist()
+    assert found == [wanted.get(label, "none") for label in pbmc.obs["c2s_cell_type"]]
+    assert set(found) - {"none"}
