@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import sentencepiece.sentencepiece_model_pb2 as sentencepiece_proto
 import tokenizers
 from tokenizers import decoders, models, normalizers, processors
 
@@ -26,9 +25,10 @@ def to_hugging_face(tokenizer: SentencePieceTokenizer) -> str:
     ------
     ValueError
         If the model is of a kind that cannot be written so, or the result would give other ids.
+    ImportError
+        If the installed sentencepiece and protobuf do not fit together.
     """
-    proto = sentencepiece_proto.ModelProto()  # defined at import
-    proto.ParseFromString(read_bytes(tokenizer.path))
+    proto = _model(read_bytes(tokenizer.path))
     kind, pieces = proto.trainer_spec.model_type, list(proto.pieces)
     if kind not in (_UNIGRAM, _BPE):
         raise ValueError(f"{tokenizer.path} is neither a unigram nor a BPE model: no tokenizer.json can be written")
@@ -50,6 +50,20 @@ def to_hugging_face(tokenizer: SentencePieceTokenizer) -> str:
     )
     _verify(tokenizer, result, pieces)
     return result.to_str()
+
+
+def _model(content: bytes) -> Any:
+    """A parsed model file. What parses it is imported here, where it is needed: it may be newer than protobuf."""
+    try:
+        import sentencepiece.sentencepiece_model_pb2 as sentencepiece_proto
+    except Exception as error:  # protobuf's own kind of error
+        raise ImportError(
+            "a tokenizer.json of a SentencePiece model can be written only where sentencepiece and protobuf fit together: "
+            'pip install "protobuf>=7", or "sentencepiece<0.2.2" where another package holds protobuf back'
+        ) from error
+    proto = sentencepiece_proto.ModelProto()  # defined at import
+    proto.ParseFromString(content)
+    return proto
 
 
 def _unigram(pieces: Sequence[Any], unknown: int) -> models.Unigram:

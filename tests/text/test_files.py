@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import sentencepiece
@@ -151,3 +152,11 @@ def test_broken_source(of_kind, tmp_path):
         copy_tokenizer(path, tmp_path / "copy")
     with pytest.raises(FileNotFoundError):
         copy_tokenizer(tmp_path / "no.model", tmp_path / "copy")
+
+
+def test_protobuf_that_does_not_fit(monkeypatch, of_kind, tmp_path):
+    """Reading needs none of it; writing a tokenizer.json says what to install."""
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
+    assert load_tokenizer(of_kind("bpe").path).encode("CD3D")
+    with pytest.raises(ImportError, match=r'pip install "protobuf>=7", or "sentencepiece<0\.2\.2"'):
+        copy_tokenizer(of_kind("bpe").path, tmp_path / "x")
