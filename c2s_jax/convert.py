@@ -2,6 +2,7 @@
 
     python -m c2s_jax.convert from-hf SRC DST        Hugging Face folder or hub repository (owner/name) to our format
     python -m c2s_jax.convert to-hf SRC DST          our format, or a training run's workdir, to a Hugging Face folder
+    python -m c2s_jax.convert to-peft SRC DST        the adapter of a training run to a folder of peft's
     python -m c2s_jax.convert from-gemma SRC DST     Orbax checkpoint of Google's gemma package to our format
     python -m c2s_jax.convert merge-lora SRC DST --adapter=DIR    a PEFT adapter into its base, in the base's format
 
@@ -66,6 +67,18 @@ def to_hugging_face(arguments: argparse.Namespace) -> None:
     source = Path(arguments.source)
     found = read_workdir(source) if is_workdir(source) else read(source)
     write(found, arguments.target, exported=False, dtype=arguments.dtype)
+
+
+def to_peft(arguments: argparse.Namespace) -> None:
+    """The adapter of a run to the format of Hugging Face's peft."""
+    from c2s_jax.models import peft
+
+    source = Path(arguments.source)
+    if not is_workdir(source):
+        raise ValueError(f"{source} is not the workdir of a training run")
+    run = read_run(source, merge=False)
+    peft.save_adapter(run.module, arguments.target, base_model=run.init_from)
+    print(f"Wrote {arguments.target}")
 
 
 def from_gemma(arguments: argparse.Namespace) -> None:
@@ -160,6 +173,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for name, run in {
         "from-hf": from_hugging_face,
         "to-hf": to_hugging_face,
+        "to-peft": to_peft,
         "from-gemma": from_gemma,
         "merge-lora": merge_lora,
     }.items():
@@ -167,7 +181,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         command.set_defaults(run=run)
         command.add_argument("source", metavar="SRC")
         command.add_argument("target", metavar="DST")
-        command.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; by default as stored")
+        if name != "to-peft":
+            command.add_argument(
+                "--dtype", choices=("float32", "bfloat16"), help="of the weights; by default as stored"
+            )
         if name == "from-gemma":
             command.add_argument("--tokenizer", type=Path, help="tokenizer file or folder to put beside the weights")
         if name == "merge-lora":

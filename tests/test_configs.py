@@ -42,6 +42,24 @@ def test_released_sizes(name: str) -> None:
     assert (config.attn_softcap, config.final_softcap) == (50.0, 30.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "sizes"),
+    [
+        ("160m", 162_322_944, (12, 768, 12)),
+        ("410m", 405_334_016, (24, 1024, 16)),
+        ("1b", 1_011_781_632, (16, 2048, 8)),
+    ],
+)
+def test_pythia_sizes(name: str, parameters: int, sizes: tuple[int, ...]) -> None:
+    """Table 1 of arXiv:2304.01373; rows are as long as Pythia's context."""
+    run = load(name)
+    config = model_config(run)
+    assert num_parameters(nnx.eval_shape(lambda: make_model(config, nnx.Rngs(0)))) == parameters
+    assert (config.num_layers, config.embed_dim, config.num_heads) == sizes
+    assert (config.rotary_fraction, config.parallel_residual, config.activation) == (0.25, True, "gelu")
+    assert (config.dtype, config.remat, run.data.seq_len) == ("bfloat16", "full", 2048)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
 def test_every_configuration_names_tasks_that_exist(path: Path) -> None:
     assert mixture(load(path.stem))

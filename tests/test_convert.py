@@ -21,7 +21,7 @@ from c2s_jax.initialize import new_state, plan_state
 from c2s_jax.models import Decoder, lora
 from c2s_jax.models.export import load_export
 from c2s_jax.models.hf import from_hf
-from c2s_jax.models.peft import save_adapter
+from c2s_jax.models.peft import load_adapter, save_adapter
 from c2s_jax.parallel import make_mesh
 from c2s_jax.text import load_tokenizer
 from c2s_jax.training import Checkpoints
@@ -150,6 +150,13 @@ def test_a_run_of_an_adapter(pythia: Path, tokenizer: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(adapted(tokens()), theirs, rtol=0, atol=1e-4)
     assert np.abs(theirs - hf_logits(reopened(pythia), tokens())).max() > 0.1
     assert reopened(tmp_path / "out").config.max_position_embeddings == 9000
+    main(["to-peft", str(tmp_path / "run"), str(tmp_path / "adapter")])
+    base = from_hf(pythia)
+    load_adapter(base, tmp_path / "adapter")
+    np.testing.assert_allclose(base(tokens()), adapted(tokens()), rtol=0, atol=1e-5)
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        pythia
+    )
 
 
 @pytest.mark.parametrize("exported", [True, False])
@@ -180,6 +187,7 @@ def fails(arguments: list[str], message: str) -> None:
 
 def test_errors(pythia: Path, tokenizer: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
+    fails(["to-peft", str(pythia), out], "is not the workdir of a training run")
     fails(["from-hf", str(tmp_path / "none"), out], "FATAL .*none is neither a folder nor the name of a")
     fails(["from-hf", str(pythia), str(pythia)], f"FATAL {pythia} exists already")
     empty = tmp_path / "empty"

@@ -88,7 +88,9 @@ def test_adapter(config: ConfigDict, weights: Path, tmp_path: Path, capsys: pyte
     """Only the adapter is trained and saved; an interrupted run ends as an uninterrupted one."""
     config.lora.update(rank=2, alpha=8.0, dropout=0.1, targets=("qkv", "down"))
     train.train(config, str(tmp_path / "whole"))
-    assert "adapted by" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "adapted by" in said
+    assert "Attention: xla (" in said  # the choice of "auto", and why
     whole = losses(tmp_path / "whole")
     assert len(whole) == STEPS
     assert whole[-1] < whole[0]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from c2s_jax.cells import GeneVocabulary
 from c2s_jax.data import Formatter
 from c2s_jax.generation import Sampler, Samples, Sampling
+from c2s_jax.inference.adapters import Adapters
 from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.card import ModelCard
 from c2s_jax.inference.pooling import Pooler
@@ -26,7 +27,7 @@ KEPT_FORMATTERS = 4
 DEFAULT_CONTEXT = 2048
 
 
-class LanguageModel:
+class LanguageModel(Adapters):
     """A language model ready for use.
 
     Attributes
@@ -47,6 +48,9 @@ class LanguageModel:
         Tokens it reads at once.
     """
 
+    PROGRAMS = ("scorer", "pooler", "_sampler")
+    RESULTS = ("fingerprint",)
+
     def __init__(
         self,
         module: Decoder,
@@ -62,9 +66,9 @@ class LanguageModel:
                 f"the tokenizer has {tokenizer.vocab_size:,} pieces, the model {module.config.vocab_size:,}: "
                 "it is not this model's"
             )
-        self.graphdef, self.params = nnx.split(module)
+        super().__init__(module, mesh)
         self.config: ModelConfig = module.config
-        self.tokenizer, self.mesh, self.card, self.source = tokenizer, mesh, card, source
+        self.tokenizer, self.card, self.source = tokenizer, card, source
         self.context = context or (card.context if card else DEFAULT_CONTEXT)
         self._formatters: dict[GeneVocabulary, Formatter] = {}
         self._lock = RLock()

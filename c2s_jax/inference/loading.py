@@ -1,6 +1,7 @@
 """Models from folders: converted or released checkpoints, and training runs as they are."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def load(
     dtype: str | None = None,
     tokenizer: str | Path | None = None,
     context: int | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
     **changes: Any,
 ) -> Model:
     """Load a model and its tokenizer.
@@ -44,6 +46,9 @@ def load(
         File or folder of the tokenizer, where it is not in ``source``.
     context
         Tokens to read at once at most; by default what the model was trained with.
+    adapters
+        Folders or hub repositories of ``peft`` adapters, by the names to give them; ``Model.use_adapter`` chooses one.
+        The base is held once.
     changes
         Other fields of the model's configuration, e.g. ``attention``.
 
@@ -65,7 +70,7 @@ def load(
         if dtype or tokenizer or changes or mesh is not None:
             raise ValueError(f"{folder} is a training run; convert it (c2s_jax.convert to-hf) to load it another way")
         run = read_run(folder)
-        return Model(
+        model = Model(
             run.module,
             load_tokenizer(run.tokenizer),
             run.mesh,
@@ -73,12 +78,19 @@ def load(
             source=str(source),
             context=context or run.context,
         )
+        return _with(adapters, model)
     read = load_tokenizer(tokenizer or folder)
     mesh = mesh or make_mesh({"fsdp": 1}, jax.local_devices()[:1])
     module = load_model(folder, dtype=dtype, shardings=partial(parameter_shardings, mesh=mesh), **changes)
     card = read_card(folder)
     length = context or (card.context if card else _context(folder))
-    return Model(module, read, mesh, card=card, source=str(source), context=length)
+    return _with(adapters, Model(module, read, mesh, card=card, source=str(source), context=length))
+
+
+def _with(adapters: Mapping[str, str | Path] | None, model: Model) -> Model:
+    for name, adapter in (adapters or {}).items():
+        model.add_adapter(name, adapter)
+    return model
 
 
 def _context(folder: Path) -> int:

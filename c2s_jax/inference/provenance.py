@@ -38,6 +38,7 @@ def record(
     entry = {
         "model": model.source,
         "model_fingerprint": model.fingerprint,
+        **({"adapter": model.adapter} if model.adapter else {}),
         "version": c2s_jax.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "prompts": list(prompts),

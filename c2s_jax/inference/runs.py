@@ -57,8 +57,8 @@ def is_workdir(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
 
 
-def read_run(workdir: Path) -> Run:
-    """The newest checkpoint of a run.
+def read_run(workdir: Path, *, merge: bool = True) -> Run:
+    """The newest checkpoint of a run; with ``merge=False`` its adapter stays beside the weights.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def read_run(workdir: Path) -> Run:
         from c2s_jax.models.quantize import dequantize  # its package is an extra
 
         dequantize(module, plan.config.param_dtype)
-    lora.merge(module)
+    if merge:
+        lora.merge(module)
     card = _card(config, corpus) if Path(corpus).is_dir() else None
     return Run(module, mesh, Path(path), card, config.data.seq_len, config.init_from, step)
 

@@ -58,7 +58,7 @@ def _model(content: bytes) -> Any:
         import sentencepiece.sentencepiece_model_pb2 as sentencepiece_proto
     except Exception as error:  # protobuf's own kind of error
         raise ImportError(
-            "a tokenizer.json of a SentencePiece model can be written only where sentencepiece and protobuf fit together: "
+            "to write a tokenizer.json of a SentencePiece model, sentencepiece and protobuf must fit together: "
             'pip install "protobuf>=7", or "sentencepiece<0.2.2" where another package holds protobuf back'
         ) from error
     proto = sentencepiece_proto.ModelProto()  # defined at import
