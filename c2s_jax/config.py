@@ -16,6 +16,8 @@ from c2s_jax.data import Augmentation, MixtureTask
 from c2s_jax.models import ARCHITECTURES, ModelConfig
 from c2s_jax.models.lora import LoRAConfig
 from c2s_jax.tasks import TASKS
+from c2s_jax.training.guards import check_guards
+from c2s_jax.training.profile import check_profile
 
 # Endings of keys that must not be left at 0.
 SIZES = ("_dim", "_size", "_layers", "_heads", "_scalar")
@@ -35,7 +37,17 @@ def base(architecture: str = "gemma2") -> ConfigDict:
 
     config.mesh = ConfigDict({"replica": 1, "fsdp": -1, "tensor": 1})
 
-    config.init_from = ""  # weights to start from: a Hugging Face folder or hub id, or a folder made by c2s_jax.convert
+    # Several processes, where JAX cannot find out by itself (docs/training.md); the same on all but process_id.
+    config.distributed = ConfigDict()
+    config.distributed.coordinator = ""  # host:port of process 0
+    config.distributed.num_processes = 0
+    config.distributed.process_id = -1
+    config.distributed.start_seconds = 300  # to wait for the others to come up
+    config.distributed.heartbeat_seconds = 100  # a process silent for so long counts as dead, and all end
+
+    config.init_from = (
+        ""  # weights to start from: Hugging Face folder or hub id, export of c2s_jax.convert, or a run's workdir
+    )
     config.model = ConfigDict({"architecture": architecture})
     for field in dataclasses.fields(ARCHITECTURES[architecture][1]):
         to_be_given = 0.0 if field.type is float else 0  # a vocab_size of 0 is the tokenizer's
@@ -68,7 +80,27 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.log_every = 10
     config.validate_every = 1_000
     config.validation_rows = 64
-    config.checkpoint = ConfigDict({"every": 1_000, "keep": 3})
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 1_000  # steps
+    config.checkpoint.keep = 3  # the newest so many
+    config.checkpoint.keep_every = 0  # and forever those of steps that are multiples of it; 0: none
+    config.checkpoint.keep_best = 0  # and so many of the lowest metric
+    config.checkpoint.best = "validation/loss"  # the metric; only checkpoints of a step with validation have one
+
+    config.guards = ConfigDict()  # no update that a guard refuses touches the parameters; then:
+    config.guards.nonfinite = "stop"  # loss or gradient not finite: "skip", "rewind" to the last checkpoint, "stop"
+    config.guards.spike = "off"  # loss above spike_factor × median of the last window accepted: the same, or "off"
+    config.guards.spike_factor = 2.0
+    config.guards.window = 100
+    config.guards.max_rewinds = 3  # of one start
+    config.transfer_guard = "disallow"  # of steps: "disallow", "log" or "allow" implicit transfers (jax.transfer_guard)
+    config.watchdog = ConfigDict()
+    config.watchdog.seconds = 1_800.0  # a step that takes longer prints the stacks of all threads; 0 is off
+    config.watchdog.abort = False  # and ends the process
+
+    config.profile = ConfigDict({"steps": ()})  # (first, last) to trace into workdir/profile
+    config.wandb = ConfigDict({"project": "", "entity": "", "name": ""})  # with a project, metrics also go to W&B
 
     config.evaluation = ConfigDict()
     config.evaluation.at_end = False
@@ -120,6 +152,7 @@ def check(config: ConfigDict, devices: int) -> None:
             raise ValueError(f"{key}={config[key]} must be at least 1")
     if config.lora.rank and not config.init_from:
         raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
+    _check_survival(config)
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
     rows = config.accumulate * devices
@@ -128,6 +161,29 @@ def check(config: ConfigDict, devices: int) -> None:
             f"batch_size={config.batch_size} must be a multiple of accumulate × devices that share the batch = "
             f"{config.accumulate} × {devices}"
         )
+
+
+def _check_survival(config: ConfigDict) -> None:
+    c = config.checkpoint
+    for key, least in (("every", 1), ("keep", 1), ("keep_every", 0), ("keep_best", 0)):
+        if c[key] < least:
+            raise ValueError(f"checkpoint.{key}={c[key]} must be at least {least}")
+    if c.keep_every % c.every:
+        raise ValueError(f"checkpoint.keep_every={c.keep_every} must be a multiple of checkpoint.every={c.every}")
+    if c.keep_best and config.validate_every % c.every and c.every % config.validate_every:
+        raise ValueError(
+            f"checkpoint.keep_best={c.keep_best} needs steps with both checkpoint and validation: make one of "
+            f"checkpoint.every={c.every} and validate_every={config.validate_every} a multiple of the other"
+        )
+    for key in ("start_seconds", "heartbeat_seconds"):
+        if config.distributed[key] < 1:
+            raise ValueError(f"distributed.{key}={config.distributed[key]} must be at least 1")
+    if config.watchdog.seconds < 0:
+        raise ValueError(f"watchdog.seconds={config.watchdog.seconds} must not be negative; 0 is off")
+    if config.transfer_guard not in ("allow", "log", "disallow"):
+        raise ValueError(f"transfer_guard={config.transfer_guard!r} is not one of allow, log, disallow")
+    check_guards(config.guards)
+    check_profile(config.profile.steps)
 
 
 def model_config(config: ConfigDict, **changes: Any) -> ModelConfig:

@@ -103,7 +103,7 @@ def restore(config: Any, workdir: str) -> dict[str, Any]:
     """The newest checkpoint's model, as arguments of ``evaluate``."""
     tokenizer = load_tokenizer(workdirs.data_paths(config, workdir)[1])
     mesh = make_mesh(config.mesh)
-    checkpoints = Checkpoints(workdir, every=1)
+    checkpoints = Checkpoints(workdir, every=1, writer=False)
     if checkpoints.latest is None:
         raise ValueError(f"{workdir} holds no whole checkpoint yet; go on training first")
     plan = plan_state(config, tokenizer, mesh)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -9,13 +10,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
-from c2s_jax.config import lora_config, model_config
-from c2s_jax.models import make_model, num_parameters
-from c2s_jax.models.weights import load_weights
+from c2s_jax.config import differences, lora_config, model_config
+from c2s_jax.models import ModelConfig, make_model, num_parameters
+from c2s_jax.models.weights import CHOICES, load_weights
 from c2s_jax.ops import choose_backend
 from c2s_jax.parallel import parameter_shardings
 from c2s_jax.text import Tokenizer
-from c2s_jax.training import StatePlan, TrainState, make_optimizer
+from c2s_jax.training import Checkpoints, StatePlan, TrainState, make_optimizer
 
 
 def plan_state(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> StatePlan:
@@ -59,9 +60,24 @@ def plan_state(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> StatePla
     return plan
 
 
-def new_state(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> TrainState:
+def new_state(config: ConfigDict, plan: StatePlan, mesh: Mesh, tokenizer: Tokenizer | None = None) -> TrainState:
     """The state at step 0: weights of ``init_from``, or random ones."""
-    return plan.create(config.seed, _pretrained(config, plan, mesh) if config.init_from else None)
+    return plan.create(config.seed, _pretrained(config, plan, mesh, tokenizer) if config.init_from else None)
+
+
+def start_state(
+    config: ConfigDict, plan: StatePlan, mesh: Mesh, checkpoints: Checkpoints, tokenizer: Tokenizer
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state to go on from, of the newest checkpoint or a new one, and where the data is.
+
+    The latter is ``row``, the next row of the stream, and ``in_steps``, seconds spent in steps so far.
+    """
+    if checkpoints.latest is None:
+        return new_state(config, plan, mesh, tokenizer), {"row": 0, "in_steps": 0.0}
+    state, position, saved = checkpoints.restore(state_to_restore(config, plan, mesh))
+    workdirs.check_tokenizer(saved, tokenizer)
+    workdirs.say(f"Restored step {checkpoints.latest:,} from {checkpoints.directory}")
+    return state, position
 
 
 def state_to_restore(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> TrainState:
@@ -71,9 +87,12 @@ def state_to_restore(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> TrainSt
     return plan.abstract._replace(frozen=_pretrained(config, plan, mesh))
 
 
-def _pretrained(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> nnx.State:
+def _pretrained(config: ConfigDict, plan: StatePlan, mesh: Mesh, tokenizer: Tokenizer | None = None) -> nnx.State:
     workdirs.say(f"Reading weights from {config.init_from}")
-    weights = load_weights(config.init_from, plan.config, shardings=partial(parameter_shardings, mesh=mesh))
+    if workdirs.is_run(config.init_from):
+        weights = _weights_of_run(config.init_from, plan.config, mesh, tokenizer)
+    else:
+        weights = load_weights(config.init_from, plan.config, shardings=partial(parameter_shardings, mesh=mesh))
     if not plan.quantized:
         return weights
     from c2s_jax.models.quantize import quantize  # its package is an extra
@@ -82,3 +101,37 @@ def _pretrained(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> nnx.State:
     del weights  # each kernel goes as its codes come
     quantize(model, plan.quantized)
     return nnx.state(model, nnx.Param)
+
+
+def _weights_of_run(workdir: str, architecture: ModelConfig, mesh: Mesh, tokenizer: Tokenizer | None) -> nnx.State:
+    """Weights of another run's newest checkpoint, to evaluate with (the running mean where one is kept)."""
+    checkpoints = Checkpoints(workdir, every=1, writer=False)
+    if checkpoints.latest is None:
+        raise ValueError(f"init_from={workdir!r} holds no whole checkpoint yet")
+    meta = checkpoints.meta()
+    saved = ConfigDict(meta["config"])
+    if saved.lora.rank:
+        raise ValueError(
+            f"init_from={workdir!r} holds an adapter alone (lora.rank={saved.lora.rank}): start from its base, or "
+            "merge the two with c2s_jax.convert merge-lora"
+        )
+    if tokenizer:
+        workdirs.check_tokenizer(meta, tokenizer)
+    choices = {name: getattr(architecture, name) for name in (*CHOICES, "vocab_size")}
+    found = model_config(saved, **choices)
+    if found != architecture:
+        changed = differences(dataclasses.asdict(found), dataclasses.asdict(architecture))
+        raise ValueError(
+            f"init_from={workdir!r} holds another model than the configuration's:\n  " + "\n  ".join(changed)
+        )
+    params = nnx.state(nnx.eval_shape(lambda: make_model(architecture, nnx.Rngs(0))), nnx.Param)
+    abstract = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        params,
+        parameter_shardings(params, mesh),
+    )
+    counter = jax.ShapeDtypeStruct((), "int32")
+    ema = abstract if saved.ema_decay else None
+    weights, _ = checkpoints.restore_weights(TrainState(counter, abstract, (), ema))  # type: ignore[arg-type]
+    checkpoints.close()
+    return weights

@@ -6,8 +6,10 @@ Run again with the same workdir, a killed run goes on from its last checkpoint; 
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,20 +20,32 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax import workdirs
+from c2s_jax.aot.chips import chip
+from c2s_jax.aot.flops import training_flops_per_token
 from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
 from c2s_jax.evaluate import evaluate
-from c2s_jax.initialize import new_state, plan_state, state_to_restore
-from c2s_jax.parallel import batch_sharding, make_mesh
+from c2s_jax.initialize import plan_state, start_state
+from c2s_jax.parallel import batch_sharding, end_without_the_others, first_process_first, make_mesh, start_processes
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 from c2s_jax.training import (
     Checkpoints,
+    CountedStep,
+    Guards,
+    Meter,
     MetricWriter,
+    Preempted,
+    Preemption,
+    Profile,
+    Watchdog,
+    guard_counts,
     make_eval_step,
     make_optimizer,
     make_schedule,
     make_train_step,
+    preemption,
     progress_bar,
+    progress_figures,
 )
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -39,7 +53,15 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default th
 
 
 def train(config: ConfigDict, workdir: str) -> None:
-    """Train until ``config.steps`` and evaluate; goes on from the newest checkpoint in ``workdir``."""
+    """Train until ``config.steps`` and evaluate; goes on from the newest whole checkpoint in ``workdir``.
+
+    Raises
+    ------
+    Preempted
+        The run was asked to end (SIGTERM), and has saved where it was.
+    RuntimeError
+        A guard stopped it (``config.guards``).
+    """
     started = time.monotonic()
 
     # ---------------------------------------------------------------- devices
@@ -47,10 +69,14 @@ def train(config: ConfigDict, workdir: str) -> None:
     check(config, devices=mesh.shape["replica"] * mesh.shape["fsdp"])
     workdirs.claim(workdir, plain(config))
     rows_on_mesh = batch_sharding(mesh)
-    workdirs.say(f"Devices: {mesh.size} × {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
+    workdirs.say(
+        f"Devices: {mesh.size} × {jax.devices()[0].device_kind} of {jax.process_count()} processes, "
+        f"mesh {dict(mesh.shape)}"
+    )
 
     # ------------------------------------------------------------------- data
-    corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
+    with first_process_first("data"):
+        corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
     tasks = mixture(config)
@@ -72,7 +98,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     # ------------------------------------------------------------------ model
     schedule = make_schedule(config)
     plan = plan_state(config, tokenizer, mesh)
-    train_step = make_train_step(
+    jitted = make_train_step(
         plan.graphdef,
         make_optimizer(config),
         mesh,
@@ -82,57 +108,90 @@ def train(config: ConfigDict, workdir: str) -> None:
         ema_decay=config.ema_decay,
         dropout_seed=config.seed if config.model.dropout or config.lora.dropout else None,
     )
-    eval_step = make_eval_step(plan.graphdef, mesh, n_tasks=len(tasks))
+    train_step = CountedStep(jitted, "the training step", transfer_guard=config.transfer_guard)
+    eval_step = CountedStep(make_eval_step(plan.graphdef, mesh, n_tasks=len(tasks)), "the validation step")
 
     # ------------------------------------------------------------------ state
-    checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    meta = {"config": plain(config), "tokenizer": tokenizer.fingerprint, **workdirs.versions()}
-    if checkpoints.latest is None:
-        state, next_row = new_state(config, plan, mesh), 0
-    else:
-        state, position, saved = checkpoints.restore(state_to_restore(config, plan, mesh))
-        workdirs.check_tokenizer(saved, tokenizer)
-        next_row = position["row"]
-        workdirs.say(f"Restored step {checkpoints.latest:,} from {workdir}")
+    checkpoints = Checkpoints(workdir, **config.checkpoint)
+    meta: dict[str, Any] = {"config": plain(config), "tokenizer": tokenizer.fingerprint, **workdirs.versions()}
+    state, position = start_state(config, plan, mesh, checkpoints, tokenizer)
 
     # ------------------------------------------------------------------- loop
     step = first_step = int(state.step)
-    writer, bar = MetricWriter(workdir, start_step=step), progress_bar(config.steps, step)
+    next_row, verdict, preempted = position["row"], "go", False
     stream = batches(rows, start_row=next_row, batch_size=config.batch_size, threads=config.data.threads)
-    tokens, since = 0, time.monotonic()
-    while step < config.steps:
-        batch = next(stream)
-        tokens += int(np.count_nonzero(batch["segment_ids"]))
-        state, metrics = train_step(state, jax.make_array_from_process_local_data(rows_on_mesh, batch))
+    open_writer = partial(MetricWriter, workdir, wandb=config.wandb, config=meta["config"])
+    writer, bar = open_writer(step), progress_bar(config.steps, step)
+    meter = Meter(
+        tokens_per_step=config.batch_size * config.data.seq_len,
+        flops_per_token=training_flops_per_token(plan.config, config.data.seq_len, frozen=plan.adapter is not None),
+        devices=mesh.size,
+        peak_flops=peaks.flops if (peaks := chip(mesh.devices.flat[0])) else None,
+        began=workdirs.first_start(workdir),
+        in_steps=position["in_steps"],
+    )
+    guards = Guards(config.guards, guard_counts(state.opt_state))
+    profile = Profile(workdir, config.profile.steps)
+    watchdog, notice = Watchdog(workdir, **config.watchdog), Preemption()
+    while step < config.steps and verdict != "stop" and not preempted:
         step, next_row = step + 1, next_row + config.batch_size
+        watchdog.alive(f"step {step:,}")
+        profile.before(step)
+        state, metrics = train_step(state, jax.make_array_from_process_local_data(rows_on_mesh, next(stream)))
+        profile.after(step, metrics)
+        meter.step(metrics["tokens"])
         bar.update()
+        if step == first_step + 1:  # which compiles
+            jax.block_until_ready(metrics)
+            meter.restart()
+        preempted = notice.reached(next_row // config.batch_size)
+        last = step == config.steps
+        logs, saves = step % config.log_every == 0 or last, checkpoints.due(step) or last or preempted
 
-        if step % config.log_every == 0 or step == config.steps:
-            scalars = log_train(metrics, task_names)  # waits for the device
-            seconds, since = time.monotonic() - since, time.monotonic()
-            scalars |= {
-                "train/tokens_per_second": tokens / seconds,
-                "train/learning_rate": float(schedule(step - 1)),
-            }
-            if step > first_step + config.log_every:  # the first interval holds the compilation
-                bar.set_postfix_str(f"loss {scalars['train/loss']:.3f}, {tokens / seconds:,.0f} tokens/s")
-            tokens = 0
+        if logs or saves:
+            verdict = guards.judge(step, metrics)  # waits for the device
+        if verdict == "rewind":
+            del state
+            state, position = start_state(config, plan, mesh, checkpoints, tokenizer)
+            step, verdict = int(state.step), "go"
+            workdirs.say(f"{guards.reason} Rewound to step {step:,}; goes on with the rows that come next.")
+            guards.restart(guard_counts(state.opt_state))
+            meter.restart(position["in_steps"])
+            writer.close()
+            writer, bar.n = open_writer(step), step
+            continue
+        if logs:
+            scalars = log_train(metrics, task_names) | meter.read() | guards.scalars
+            scalars["train/learning_rate"] = float(schedule(step - 1))
+            scalars["train/compilations"] = train_step.compilations
+            bar.set_postfix_str(progress_figures(scalars))
             writer.write(step, scalars)
-        if step % config.validate_every == 0 or step == config.steps:
-            began = time.monotonic()
-            params = state.eval_weights
-            writer.write(step, validate(eval_step, params, validation_rows, config, rows_on_mesh, task_names))
-            since += time.monotonic() - began
-        if step % config.checkpoint.every == 0 or step == config.steps:
-            checkpoints.save(step, state, {"row": next_row}, meta, force=step == config.steps)
-    bar.close()
-    writer.close()
-    checkpoints.close()
+        validated = None
+        if step % config.validate_every == 0 or last:
+            watchdog.alive(f"validation after step {step:,}")
+            with meter.outside():
+                params = state.eval_weights
+                validated = validate(eval_step, params, validation_rows, config, rows_on_mesh, task_names)
+            writer.write(step, validated)
+        if saves and verdict != "stop":
+            watchdog.alive(f"saving step {step:,}")
+            position = {"row": next_row, "in_steps": meter.in_steps}
+            with meter.outside():
+                checkpoints.save(step, state, position, meta, metrics=validated, force=True)
+    for thing in (profile, watchdog, bar, writer, checkpoints, notice):
+        thing.close()
     workdirs.add_seconds(workdir, "training", time.monotonic() - started)
+    if verdict == "stop":
+        raise RuntimeError(guards.reason)
+    if preempted:
+        raise Preempted(f"Asked to end: step {step:,} is saved; the same command goes on from there.")
 
     # --------------------------------------------------------------- evaluate
     if config.evaluation.at_end and not os.path.exists(os.path.join(workdir, "metrics.json")):
-        evaluate(config, workdir, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
+        if jax.process_count() > 1:
+            workdirs.say("Trained. Evaluation runs in one process: python -m c2s_jax.evaluate, with the same arguments")
+        else:
+            evaluate(config, workdir, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
     else:
         workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
 
@@ -171,9 +230,15 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     config = CONFIG.value
     try:
+        start_processes(config.distributed)
         train(config, workdirs.resolve(WORKDIR.value, config))
-    except (ValueError, OSError) as error:
-        if logging.vlog_is_on(1):
+    except Preempted as end:
+        workdirs.say(str(end))
+        sys.exit(preemption.EXIT_CODE)
+    except (ValueError, OSError, RuntimeError) as error:
+        if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+            end_without_the_others(error)
+        if logging.vlog_is_on(1) or isinstance(error, jax.errors.JaxRuntimeError):
             raise
         raise SystemExit(f"FATAL {error}") from None
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import time
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax
 from c2s_jax import config as configs
 from c2s_jax.models.hub import local_folder
 
-# Keys that may change between runs in one workdir: they do not touch what is learned.
+# Keys that may change between runs in one workdir: they touch what is learned by no more than rounding.
 FREE = (
     "workdir",
     "notes",
@@ -20,6 +21,16 @@ FREE = (
     "checkpoint.",
     "evaluation.",
     "data.threads",
+    "distributed.",
+    "mesh.",
+    "accumulate",
+    "guards.nonfinite",
+    "guards.spike",
+    "guards.max_rewinds",
+    "transfer_guard",
+    "watchdog.",
+    "profile.",
+    "wandb.",
 )
 
 
@@ -46,8 +57,20 @@ def claim(workdir: str, config: dict[str, Any]) -> None:
                 + "\n  ".join(changed)
                 + "\nGive this one its own --workdir, or restore the old values to go on with that run."
             )
-    os.makedirs(workdir, exist_ok=True)
-    write_json(path, config)
+    if not jax.process_index():
+        os.makedirs(workdir, exist_ok=True)
+        write_json(path, config)
+
+
+def first_start(workdir: str) -> float:
+    """Unix time at which the run was started first."""
+    path = os.path.join(workdir, "began.json")
+    if not os.path.exists(path):
+        if jax.process_index():
+            return time.time()  # the figures are process 0's
+        write_json(path, {"unix": time.time()})
+    with open(path) as f:
+        return json.load(f)["unix"]
 
 
 def _steps(workdir: str) -> list[str]:
@@ -61,7 +84,7 @@ def data_paths(config: Any, workdir: str) -> tuple[str, str]:
 
     The tokenizer is ``data.tokenizer``, or else that beside the weights of ``init_from``.
     """
-    tokenizer = config.data.tokenizer or (local_folder(config.init_from) if config.init_from else "")
+    tokenizer = config.data.tokenizer or (_tokenizer_beside(config.init_from) if config.init_from else "")
     if config.data.bundled:
         from data_pipeline import bundled
 
@@ -72,6 +95,19 @@ def data_paths(config: Any, workdir: str) -> tuple[str, str]:
     if not tokenizer:
         raise ValueError("data.tokenizer is empty: give its path (see docs/data.md), or weights in init_from")
     return config.data.corpus, str(tokenizer)
+
+
+def is_run(folder: str) -> bool:
+    """Whether a folder is the workdir of a run."""
+    return os.path.isdir(os.path.join(folder, "checkpoints"))
+
+
+def _tokenizer_beside(weights: str) -> str:
+    if not is_run(weights):
+        return str(local_folder(weights))
+    with open(os.path.join(weights, "config.json")) as f:
+        run = configs.ConfigDict(json.load(f))
+    return data_paths(run, weights)[1]
 
 
 def check_tokenizer(meta: dict[str, Any], tokenizer: Any) -> None:
@@ -98,7 +134,8 @@ def add_seconds(workdir: str, stage: str, seconds: float) -> dict[str, float]:
         with open(path) as f:
             spent = json.load(f)
     spent[stage] = round(spent.get(stage, 0.0) + seconds, 1)
-    write_json(path, spent)
+    if not jax.process_index():
+        write_json(path, spent)
     return spent
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from c2s_jax import report, train, workdirs
+from c2s_jax import initialize, report, train, workdirs
 from c2s_jax.config import base, mixture_task
 from c2s_jax.data.corpus_format import CorpusError
 from c2s_jax.parallel import make_mesh
@@ -88,18 +88,14 @@ def evaluated(monkeypatch) -> list[dict]:
 def steps_done(monkeypatch) -> list[int]:
     """Numbers of the steps that were computed."""
     done: list[int] = []
-    make = train.make_train_step
 
-    def make_counted(*args, **kwargs):
-        step = make(*args, **kwargs)
+    class Counting(train.CountedStep):
+        def __call__(self, *arguments):
+            if self._name == "the training step":
+                done.append(int(arguments[0].step) + 1)
+            return super().__call__(*arguments)
 
-        def run(state, batch):
-            done.append(int(state.step) + 1)
-            return step(state, batch)
-
-        return run
-
-    monkeypatch.setattr(train, "make_train_step", make_counted)
+    monkeypatch.setattr(train, "CountedStep", Counting)
     return done
 
 
@@ -132,7 +128,13 @@ class TestRun:
         size = load_tokenizer(config.data.tokenizer).vocab_size
         assert first["train/loss"] == pytest.approx(np.log(size), rel=0.2)
         assert last["train/loss"] < first["train/loss"]
-        assert {"train/loss/cell_type_annotation", "train/tokens_per_second", "train/learning_rate"} <= first.keys()
+        assert {"train/loss/cell_type_annotation", "train/learning_rate", "train/goodput"} <= first.keys()
+        assert "train/step_seconds" not in first  # it compiles
+        assert last["train/tokens_per_second"] > 0
+        assert 0.5 < last["train/useful_token_share"] <= 1
+        assert 0 < last["train/goodput"] < 1
+        assert last["train/compilations"] == 1
+        assert last["guards/nonfinite"] == 0
         assert list((finished / "tensorboard").iterdir())
 
     def test_checkpoints(self, finished):
@@ -251,9 +253,30 @@ def test_interrupted_run_goes_on_as_if_nothing_had_happened(
         np.testing.assert_array_equal(a, b)
 
     def without_times(workdir):
-        return [{k: v for k, v in x.items() if k != "train/tokens_per_second"} for x in lines(workdir)]
+        times = ("second", "goodput", "flops", "share")  # the first step of a start, which compiles, has none
+        return [{k: v for k, v in x.items() if not any(t in k for t in times)} for x in lines(workdir)]
 
     assert without_times(interrupted) == without_times(uninterrupted) == without_times(finished)
+
+
+def test_start_from_another_run(config, finished, tmp_path):
+    """Its running mean, nothing of its optimizer, and its tokenizer; another model or an adapter is refused."""
+    other = changed(config, init_from=str(finished), data__tokenizer="", seed=5)
+    tokenizer = load_tokenizer(workdirs.data_paths(other, str(tmp_path))[1])
+    mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
+    plan = initialize.plan_state(other, tokenizer, mesh)
+    state = initialize.new_state(other, plan, mesh, tokenizer)
+    checkpoints = Checkpoints(str(finished), every=1, writer=False)
+    saved, _, _ = checkpoints.restore(plan.abstract)
+    checkpoints.close()
+    for ours, mean, last in zip(leaves(state.params), leaves(saved.ema), leaves(saved.params)):
+        np.testing.assert_array_equal(ours, mean)
+        assert np.any(ours != last)
+    assert int(state.step) == 0
+    assert not any(np.any(x) for x in leaves(state.opt_state.inner))
+    narrow = changed(other, model__sliding_window=8)
+    with pytest.raises(ValueError, match=r"another model than the configuration's:\s+sliding_window: 16 -> 8"):
+        initialize.new_state(narrow, initialize.plan_state(narrow, tokenizer, mesh), mesh, tokenizer)
 
 
 def test_truncated_shard(config, tmp_path):

@@ -2,6 +2,7 @@
 
 from c2s_jax.parallel.in_mesh import InMesh
 from c2s_jax.parallel.mesh import make_mesh
+from c2s_jax.parallel.processes import end_without_the_others, first_process_first, start_processes
 from c2s_jax.parallel.rules import (
     ACTIVATION_RULES,
     PARAMETER_RULES,
@@ -18,6 +19,9 @@ __all__ = [
     "activation_rules",
     "batch_sharding",
     "describe",
+    "end_without_the_others",
+    "first_process_first",
     "make_mesh",
     "parameter_shardings",
+    "start_processes",
 ]

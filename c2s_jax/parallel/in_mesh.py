@@ -22,3 +22,8 @@ class InMesh:
         """As ``jax.jit(...).lower``; arguments may be abstract."""
         with jax.set_mesh(self._mesh), activation_rules():
             return self._jitted.lower(*arguments, **options)
+
+    @property
+    def compilations(self) -> int:
+        """How often it was compiled by being called."""
+        return self._jitted._cache_size()

@@ -1,52 +1,122 @@
 """Orbax checkpoints: parameters, optimizer state, loader position and run description, written in the background."""
 
+import math
 import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
+from absl import logging
 from flax import nnx
+from jax.experimental import multihost_utils
 
+from c2s_jax.training import checksums
 from c2s_jax.training.state import TrainState
 
-ITEMS = ("params", "opt_state", "data", "meta")
+ITEMS = ("params", "opt_state", "data", "meta", "metrics")
+UNDER_WAY, DAMAGED = ".orbax-checkpoint-tmp", "damaged"
 
 
 class Checkpoints:
     """The checkpoints of one run, in ``workdir/checkpoints``.
 
     A checkpoint becomes visible only when it is whole (Orbax renames it as its last act), so a killed run leaves
-    either the previous one or the new one.
+    either the previous one or the new one. Each lists its files with their checksums. Opening the checkpoints compares
+    the newest with its list; one that has been damaged since is told and passed over for the one before it.
+
+    Parameters
+    ----------
+    every
+        Steps from one checkpoint to the next.
+    keep
+        The newest so many are kept.
+    keep_every
+        Kept forever besides: steps that are multiples of it. 0: none.
+    keep_best, best
+        Kept besides: so many with the lowest metric of the name ``best``.
+    writer
+        False for a reader beside a run that may be under way; it removes nothing.
+
+    Raises
+    ------
+    ValueError
+        When every checkpoint is damaged.
     """
 
-    def __init__(self, workdir: str, *, every: int, keep: int = 2):
-        self.directory = epath.Path(os.path.abspath(os.path.join(workdir, "checkpoints")))
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        every: int,
+        keep: int = 2,
+        keep_every: int = 0,
+        keep_best: int = 0,
+        best: str = "validation/loss",
+        writer: bool = True,
+    ):
+        self.directory = Path(os.path.abspath(os.path.join(workdir, "checkpoints")))
+        self._every, self._best = every, best
+        damaged = self._find_damaged()
+        if damaged and writer:
+            self._set_aside(damaged)
         options = ocp.CheckpointManagerOptions(
-            save_interval_steps=every, max_to_keep=keep, enable_async_checkpointing=True, create=True
+            preservation_policy=_preservation(keep, keep_every, keep_best, best),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=writer,
+            create=True,
         )
+        self._saving: int | None = None
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+        whole = [step for step in self._manager.all_steps() if step not in damaged]
+        self._latest = max(whole, default=None)
 
     @property
     def latest(self) -> int | None:
         """Step of the newest whole checkpoint, or None."""
-        return self._manager.latest_step()
+        return self._latest
 
-    def save(self, step: int, state: TrainState, data: dict, meta: dict, *, force: bool = False) -> None:
-        """Start saving if ``step`` is due (or forced); returns at once, the write goes on in the background."""
-        if force and step == self.latest:
+    def due(self, step: int) -> bool:
+        """Whether ``step`` is one of those to save at."""
+        return step % self._every == 0
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        data: dict,
+        meta: dict,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        force: bool = False,
+    ) -> None:
+        """Start saving if ``step`` is due (or forced); returns at once, the write goes on in the background.
+
+        Parameters
+        ----------
+        data
+            Where the loader is, as JSON: all that decides which batches come next.
+        metrics
+            Of this step, for ``keep_best``.
+        """
+        if step == self.latest or not (force or self.due(step)):
             return
         params = {"params": state.params, "ema": state.ema}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(_pure(params)),
-                opt_state=ocp.args.StandardSave(_pure(state.opt_state)),
-                data=ocp.args.JsonSave(data),
-                meta=ocp.args.JsonSave(meta),
-            ),
-            force=force,
-        )
+        self._manager.wait_until_finished()
+        self._saving = step
+        items = {
+            "params": ocp.args.StandardSave(_pure(params)),
+            "opt_state": ocp.args.StandardSave(_pure(state.opt_state)),
+            "data": ocp.args.JsonSave(data),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        scores = {self._best: metrics[self._best]} if metrics and self._best in metrics else None
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
+        self._latest = step
 
     def meta(self) -> dict[str, Any]:
         """Run description of the newest checkpoint."""
@@ -75,7 +145,7 @@ class Checkpoints:
         restored = self._restore(step, params=weights, opt_state=like.opt_state)
         params = _refill(weights, restored["params"])
         opt_state = _refill(like.opt_state, restored["opt_state"])
-        step_array = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), like.step.sharding)
+        step_array = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         state = TrainState(step_array, params["params"], opt_state, params["ema"], like.frozen)
         return state, restored["data"], restored["meta"]
 
@@ -87,6 +157,7 @@ class Checkpoints:
         return like._replace(**params).eval_weights, restored["meta"]
 
     def _restore(self, step: int | None, **items: Any) -> Any:
+        self._manager.wait_until_finished()
         standard = {k: ocp.args.StandardRestore(jax.tree.map(_abstract, _pure(v))) for k, v in items.items()}
         json = {name: ocp.args.JsonRestore() for name in ("data", "meta")}
         try:
@@ -97,10 +168,77 @@ class Checkpoints:
                 "Use the config it was written with, or another --workdir."
             ) from error
 
+    def wait(self) -> None:
+        """Wait until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
     def close(self) -> None:
         """Wait for the writes under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+    def _list_files(self) -> None:
+        """List the files of the checkpoint being written, while it still has its temporary name (on process 0)."""
+        partial = self.directory / f"{self._saving}{UNDER_WAY}"
+        checksums.write(partial if partial.exists() else self.directory / str(self._saving))
+
+    def _find_damaged(self) -> dict[int, str]:
+        """Steps newer than the newest whole checkpoint, and what is wrong with each."""
+        steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()] if self.directory.exists() else []
+        damaged: dict[int, str] = {}
+        for step in sorted(steps, reverse=True):
+            problem = _agreed_damage(self.directory / str(step))
+            if problem is None:
+                break
+            damaged[step] = problem
+            logging.error("Checkpoint %s is DAMAGED and will not be used: %s", self.directory / str(step), problem)
+        if damaged and len(damaged) == len(steps):
+            listed = "".join(f"\n  step {step:,}: {problem}" for step, problem in damaged.items())
+            raise ValueError(
+                f"no checkpoint of {self.directory} is whole:{listed}\nRestore one of them from a copy, or remove them "
+                "all to train from the start."
+            )
+        return damaged
+
+    def _set_aside(self, damaged: dict[int, str]) -> None:
+        """Move damaged checkpoints out of the way of those to come."""
+        place = self.directory / DAMAGED
+        if not jax.process_index():
+            place.mkdir(exist_ok=True)
+            for step in damaged:
+                shutil.rmtree(place / str(step), ignore_errors=True)
+                (self.directory / str(step)).rename(place / str(step))
+            logging.error("Damaged checkpoints were moved to %s; remove them when you have seen them.", place)
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+
+
+def _agreed_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, the same on all processes, each of which reads a part of it."""
+    problem = checksums.damage(folder, process=jax.process_index(), processes=jax.process_count())
+    if jax.process_count() == 1:
+        return problem
+    text = np.frombuffer((problem or "").encode()[:200].ljust(200), np.uint8)
+    texts = (bytes(t).decode(errors="replace").strip() for t in np.asarray(multihost_utils.process_allgather(text)))
+    return next((t for t in texts if t), None)
+
+
+def _preservation(keep: int, keep_every: int, keep_best: int, best: str) -> Any:
+    """Which checkpoints stay."""
+
+    def badness(metrics: dict[str, float]) -> float:
+        value = metrics.get(best, math.inf)
+        return value if math.isfinite(value) else math.inf
+
+    policies: list[Any] = [ocp.checkpoint_managers.LatestN(keep)]
+    if keep_every:
+        policies.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
+    if keep_best:
+        policies.append(
+            ocp.checkpoint_managers.BestN(
+                get_metric_fn=badness, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
+            )
+        )
+    return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
 
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -1,9 +1,12 @@
 """AdamW with a warm-up-cosine schedule, global-norm clipping and weight decay on matrices only."""
 
+import math
 from typing import Any
 
 import optax
 from flax import nnx
+
+from c2s_jax.training.guards import guarded
 
 
 def make_schedule(config: Any) -> optax.Schedule:
@@ -26,9 +29,11 @@ def decay_mask(params: nnx.State) -> Any:
 
 
 def make_optimizer(config: Any) -> optax.GradientTransformation:
-    """AdamW of ``config.optimizer``; moments are float32 like the master weights."""
-    o = config.optimizer
-    return optax.chain(
+    """AdamW of ``config.optimizer`` behind ``config.guards``; moments are float32 like the master weights."""
+    o, guards = config.optimizer, config.guards
+    optimizer = optax.chain(
         optax.clip_by_global_norm(o.clip_norm),
         optax.adamw(make_schedule(config), b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, mask=decay_mask),
     )
+    spike_factor = math.inf if guards.spike == "off" else guards.spike_factor
+    return guarded(optimizer, spike_factor=spike_factor, window=guards.window)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from c2s_jax.ops import token_logprobs
 from c2s_jax.parallel import InMesh
+from c2s_jax.training.guards import guard_counts
 from c2s_jax.training.state import TrainState, all_weights
 
 Batch = dict[str, jax.Array]
@@ -45,6 +46,8 @@ def make_train_step(
     ``dropout_seed`` is given, keyed by it and the step.
     """
 
+    update = optax.with_extra_args_support(optimizer).update
+
     def grads_of(state: TrainState, batch: Batch, key: jax.Array | None) -> Any:
         def loss(params: nnx.State) -> Any:
             return loss_sums(graphdef, all_weights(params, state.frozen), batch, n_tasks, key)
@@ -71,22 +74,30 @@ def make_train_step(
         sums, grads = accumulated(state, batch, key)
         total = jnp.maximum(sums[1].sum(), 1.0)
         grads = jax.tree.map(lambda g: g / total, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        loss = sums[0].sum() / total
+        updates, opt_state = update(grads, state.opt_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)
         metrics = {
-            "loss": sums[0].sum() / total,
+            "loss": loss,
             "loss_by_task": sums[0] / sums[1],  # NaN for a task that this batch has no token of
             "gradient_norm": optax.tree.norm(grads),
+            "tokens": jnp.count_nonzero(batch["segment_ids"]),
+            **guard_counts(opt_state),
         }
         return TrainState(state.step + 1, params, opt_state, ema, state.frozen), metrics
 
-    return InMesh(jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)), mesh)
+    everywhere = NamedSharding(mesh, PartitionSpec())  # each process reads the metrics
+    return InMesh(jax.jit(step, donate_argnums=0, out_shardings=(shardings, everywhere)), mesh)
 
 
 def make_eval_step(graphdef: nnx.GraphDef, mesh: Mesh, *, n_tasks: int) -> InMesh:
     """Build ``(weights, batch) -> [2, n_tasks]``: sums of loss and of weights a task."""
-    return InMesh(jax.jit(lambda weights, batch: loss_sums(graphdef, weights, batch, n_tasks, None)[1]), mesh)
+
+    def step(weights: nnx.State, batch: Batch) -> jax.Array:
+        return loss_sums(graphdef, weights, batch, n_tasks, None)[1]
+
+    return InMesh(jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec())), mesh)
