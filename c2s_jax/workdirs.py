@@ -36,7 +36,13 @@ FREE = (
 
 def resolve(flag: str | None, config: Any) -> str:
     """The run's folder: ``--workdir``, else the configuration's, else ``runs/<name>``."""
-    return flag or config.workdir or os.path.join("runs", config.name)
+    workdir = flag or config.workdir or os.path.join("runs", config.name)
+    if "://" in workdir:
+        raise ValueError(
+            f"workdir={workdir}: a bucket has to be mounted as a folder (on Google Cloud with Cloud Storage FUSE, "
+            "gcsfuse); give the folder"
+        )
+    return workdir
 
 
 def claim(workdir: str, config: dict[str, Any]) -> None:

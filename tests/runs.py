@@ -78,6 +78,16 @@ class Run:
         return self.log.read_text()[-6000:]
 
 
+def start_processes(config: Path, workdir: Path, count: int, *, delay: float = 0.0) -> list[Run]:
+    """The same run in several processes that meet on this machine."""
+    port = free_port()
+    common = [f"coordinator=localhost:{port}", f"num_processes={count}"]
+    return [
+        Run(config, workdir, *(f"--config.distributed.{x}" for x in (*common, f"process_id={i}")), delay=delay)
+        for i in range(count)
+    ]
+
+
 def lines(workdir: Path) -> list[dict]:
     """Whole lines of the run's metrics so far."""
     path = workdir / "metrics.jsonl"

@@ -195,13 +195,17 @@ class TestClaim:
             {"log_every": 1},
             {"checkpoint.every": 7},
             {"data.threads": 1},
+            {"mesh.fsdp": 4},
+            {"guards.nonfinite": "skip", "guards.spike": "rewind"},
         ],
     )
     def test_free_keys(self, workdir, change):
         self.claim(workdir, **change)
         self.claim(workdir)
 
-    @pytest.mark.parametrize("change", [{"steps": 5}, {"data.seq_len": 64}, {"data.corpus": "x"}, {"name": "other"}])
+    @pytest.mark.parametrize(
+        "change", [{"steps": 5}, {"data.seq_len": 64}, {"data.corpus": "x"}, {"name": "other"}, {"guards.window": 7}]
+    )
     def test_keys_that_are_not_free(self, workdir, change):
         with pytest.raises(ValueError, match=next(iter(change))):
             self.claim(workdir, **change)
@@ -221,3 +225,34 @@ def test_unknown_bundled_data(tmp_path):
     config.data.bundled = "pbmc3k"
     with pytest.raises(ValueError, match="data.bundled='pbmc3k' is unknown; there is pbmc68k_reduced"):
         workdirs.data_paths(config, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint.every": 0}, r"checkpoint\.every=0 must be at least 1"),
+        ({"checkpoint.keep": 0}, r"checkpoint\.keep=0 must be at least 1"),
+        ({"checkpoint.keep_every": 1500}, r"checkpoint\.keep_every=1500 must be a multiple of checkpoint\.every=1000"),
+        ({"checkpoint.keep_best": 1, "validate_every": 300}, r"keep_best=1 needs steps with both"),
+        ({"distributed.heartbeat_seconds": 0}, r"distributed\.heartbeat_seconds=0"),
+        ({"watchdog.seconds": -1.0}, r"watchdog\.seconds=-1\.0 must not be negative"),
+        ({"transfer_guard": "deny"}, r"transfer_guard='deny' is not one of allow, log, disallow"),
+        ({"guards.spike": "on"}, r"guards\.spike='on'"),
+        ({"profile.steps": (3,)}, r"profile\.steps=\(3,\)"),
+    ],
+)
+def test_nonsense_is_refused(change, message):
+    config = configs.base()
+    configs.check(config, devices=1)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        configs.check(config, devices=1)
+
+
+def test_steps_to_profile_from_the_command_line(parse):
+    assert parse(DEMO, "--config.profile.steps=(10, 13)").profile.steps == (10, 13)
+
+
+def test_a_bucket_is_no_folder():
+    with pytest.raises(ValueError, match="workdir=gs://bucket/run: a bucket has to be mounted"):
+        workdirs.resolve("gs://bucket/run", configs.base())

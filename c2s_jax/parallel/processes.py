@@ -59,6 +59,11 @@ def start_processes(settings: Mapping[str, Any]) -> None:
     except ValueError as error:
         if address is not None or UNKNOWN not in str(error):
             raise
+        if index := os.environ.get("JOB_COMPLETION_INDEX"):
+            raise ValueError(
+                f"this is pod {index} of an indexed job, but JAX finds no other: set JAX_COORDINATOR_ADDRESS and "
+                'JAX_NUM_PROCESSES in the job, or install the package that asks Kubernetes (pip install "jax[k8s]")'
+            ) from None
     except RuntimeError as error:
         where = f"{address.coordinator} as process {address.process_id}" if address else "the cluster that JAX found"
         raise ValueError(

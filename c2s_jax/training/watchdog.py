@@ -52,11 +52,11 @@ class Watchdog:
 
     def _tell(self) -> None:
         what = f"No sign of life for {self._seconds:g} s during {self._doing}, on process {jax.process_index()}"
-        with open(self._path, "a") as file:
-            print(what, time.strftime("%Y-%m-%d %H:%M:%S"), file=file, flush=True)
-            faulthandler.dump_traceback(file, all_threads=True)
         print(f"\n{what}. Stacks of all threads (also in {self._path}):", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        with open(self._path, "a") as file:  # last: the disk may be what hangs
+            print(what, time.strftime("%Y-%m-%d %H:%M:%S"), file=file, flush=True)
+            faulthandler.dump_traceback(file, all_threads=True)
         if self._abort:
             print("Ending this process (watchdog.abort). Run again to go on from the last checkpoint.", file=sys.stderr)
             sys.stderr.flush()

@@ -129,3 +129,96 @@ def test_another_architecture_is_an_error(tmp_path: Path, trained: TrainState, c
     assert str(tmp_path) in str(error.value)
     assert "another --workdir" in str(error.value)
     checkpoints.close()
+
+
+def kept(workdir: Path) -> list[int]:
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def test_what_is_kept(tmp_path: Path, trained: TrainState) -> None:
+    """The two newest, multiples of 4, and the two with the lowest loss; also by a run that goes on."""
+    losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 6.0, 5: np.nan, 6: 2.0, 7: None, 8: 7.0, 9: 8.0, 10: 1.5, 11: 9.0}
+    options = dict(every=1, keep=2, keep_every=4, keep_best=2)
+    for part in (range(1, 8), range(8, 12)):
+        checkpoints = Checkpoints(str(tmp_path), **options)
+        for step in part:
+            metrics = None if losses[step] is None else {"validation/loss": losses[step], "other": 0.0}
+            checkpoints.save(step, trained, {"row": step}, META, metrics=metrics)
+        checkpoints.close()
+    assert kept(tmp_path) == [2, 4, 8, 10, 11]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("item", ["params", "opt_state", "data", "metrics"])
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, trained: TrainState, item: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(str(tmp_path), every=1, keep=5)
+    for step in (1, 2, 3):
+        checkpoints.save(step, trained, {"row": step}, META, metrics={"validation/loss": 1.0})
+    checkpoints.close()
+    directory = tmp_path / "checkpoints"
+    files = [p for p in (directory / "3" / item).rglob("*") if p.is_file() and p.stat().st_size]
+    flip(max(files, key=lambda p: p.stat().st_size))
+    with next((directory / "2" / "opt_state").rglob("d/*")).open("r+b") as file:
+        file.truncate(20)
+    reader = Checkpoints(str(tmp_path), every=1, writer=False)
+    assert reader.latest == 1
+    assert kept(tmp_path) == [1, 2, 3]  # a reader moves nothing
+    assert reader.restore(trained)[1] == {"row": 1}
+    reader.close()
+    caplog.clear()
+    writer = Checkpoints(str(tmp_path), every=1, keep=5)
+    assert writer.latest == 1
+    assert kept(tmp_path) == [1]
+    assert sorted(p.name for p in (directory / "damaged").iterdir()) == ["2", "3"]
+    loud = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert any("checkpoints/3 is DAMAGED" in m and "not the bytes that were written" in m for m in loud)
+    assert any("checkpoints/2 is DAMAGED" in m and "has 20 bytes" in m for m in loud)
+    writer.save(2, trained, {"row": 22}, META)  # the run comes by here again
+    writer.close()
+    again = Checkpoints(str(tmp_path), every=1)
+    assert again.restore(trained)[1] == {"row": 22}
+    again.close()
+
+
+def test_all_damaged_is_an_error(tmp_path: Path, trained: TrainState) -> None:
+    save(tmp_path, trained, 1, 2)
+    for step in (1, 2):
+        flip(next((tmp_path / "checkpoints" / str(step) / "params").rglob("d/*")))
+    with pytest.raises(ValueError, match=r"no checkpoint of .* is whole:\s+step 2: .*\s+step 1: (?s:.*)from a copy"):
+        Checkpoints(str(tmp_path), every=1)
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_a_run_shrinks_from_eight_devices_to_one(tmp_path: Path) -> None:
+    """Saved and restored on 8, 4, 2 and 1 devices, the losses are those of a run that stayed where it was."""
+    optimizer = make_optimizer(run_config())
+    stayed: list[float] = []
+    moved: list[float] = []
+    for devices in (8, 4, 2, 1):
+        mesh = make_mesh({"fsdp": -1}, jax.devices()[:devices])
+        graphdef, state, shardings = create_state(MODEL, optimizer, mesh, 0, ema=True)
+        step = make_train_step(graphdef, optimizer, mesh, shardings, n_tasks=N_TASKS, ema_decay=0.9)
+        checkpoints = Checkpoints(str(tmp_path), every=1)
+        if devices == 8:
+            other = jax.tree.map(lambda x: x.copy(), state)
+            for seed in range(12):
+                other, metrics = step(other, make_batch(seed=seed))
+                stayed.append(float(metrics["loss"]))
+        else:
+            state, data, _ = checkpoints.restore(state)
+            assert data == {"row": 8 * len(moved)}
+        for _ in range(3):
+            state, metrics = step(state, make_batch(seed=len(moved)))
+            moved.append(float(metrics["loss"]))
+        checkpoints.save(len(moved), state, {"row": 8 * len(moved)}, META)
+        checkpoints.close()
+    assert moved[:3] == stayed[:3]
+    np.testing.assert_allclose(moved, stayed, rtol=2e-5)
+    assert max(stayed) - min(stayed) > 0.01

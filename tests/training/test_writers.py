@@ -1,5 +1,6 @@
 """Metric lines survive kills and resumed runs."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,29 @@ def test_a_broken_line_inside_is_an_error(tmp_path: Path) -> None:
 
 def test_no_file_is_no_lines(tmp_path: Path) -> None:
     assert read_metrics(str(tmp_path / "metrics.jsonl")) == []
+
+
+WANDB = {"project": "cells", "entity": "", "name": "tiny"}
+
+
+def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: a run goes on under its identity, and all metrics hang on our own step."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for start in (0, 1):
+        writer = MetricWriter(str(tmp_path), start, wandb=WANDB, config={"seed": 3})
+        assert writer._run.config["seed"] == 3
+        writer.write(start + 1, {"train/loss": 2.0})
+        assert writer._run.summary["step"] == start + 1
+        writer.close()
+    (identity,) = {path.name.split("-")[-1] for path in (tmp_path / "wandb").glob("offline-run-*")}
+    assert identity == (tmp_path / "wandb_id").read_text()
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_weights_and_biases_wished_for_but_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"wandb\.project='cells' is set, but wandb cannot be imported .*pip install"):
+        MetricWriter(str(tmp_path), wandb=WANDB)
+    MetricWriter(str(tmp_path), wandb={**WANDB, "project": ""}).close()  # not even looked for
