@@ -65,6 +65,8 @@ class Checkpoints:
             self._set_aside(damaged)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_preservation(keep, keep_every, keep_best, best),
+            best_fn=lambda metrics: metrics[best],  # without it, Orbax writes no metrics
+            lightweight_initialize=not writer,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
             enable_async_checkpointing=True,
             cleanup_tmp_directories=writer,
