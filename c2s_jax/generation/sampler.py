@@ -1,42 +1,44 @@
 """Batched generation: one jitted program reads the prompts and decodes until every row has stopped."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array
-from numpy.typing import NDArray
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import ArrayLike, NDArray
 
-from c2s_jax.generation.sampling import NEVER, Sampling, draw, log_distribution
-from c2s_jax.parallel import activation_rules, batch_sharding
+from c2s_jax.generation.decoding import Settings, Vocabulary, program
+from c2s_jax.generation.grammar import GeneGrammar
+from c2s_jax.generation.sampling import Sampling
+from c2s_jax.parallel import InMesh, batch_sharding
 
 SMALLEST_BUCKET = 32
 
 
 class Samples(NamedTuple):
-    """Generated tokens of N prompts.
+    """Generated tokens of N prompts, n samples of each: sample j of prompt i is row ``i · n + j``.
 
     Attributes
     ----------
     tokens
-        int32 [N, max_new_tokens], the stop token included, then ``pad_id``.
+        int32 [N · n, max_new_tokens], the stop token included, then ``pad_id``.
     logprobs
-        float32 [N, max_new_tokens], of the distribution sampled from; 0 after the stop token.
+        float32 [N · n, max_new_tokens], of the distribution sampled from; 0 after the stop token.
     lengths
-        int32 [N], tokens generated, the stop token included.
+        int32 [N · n], tokens generated, the stop token included.
     stopped
-        bool [N], whether a stop token came before the limit.
+        bool [N · n], whether a stop token came before the limit.
+    passes
+        int32 [N · n], passes of the model that each row took part in, that over the prompt included.
     """
 
     tokens: NDArray
     logprobs: NDArray
     lengths: NDArray
     stopped: NDArray
+    passes: NDArray
 
     def texts(self, decode: Callable[[list[int]], str]) -> list[str]:
         """Decoded answers, without the stop token."""
@@ -44,26 +46,16 @@ class Samples(NamedTuple):
         return [decode(row[:end].tolist()) for row, end in zip(self.tokens, ends)]
 
 
-class _Carry(NamedTuple):
-    written: Array
-    token: Array
-    position: Array
-    done: Array
-    tokens: Array
-    logprobs: Array
-    cache: Any
-
-
 class Sampler:
     """Samples from a model on its devices.
 
     Prompts are padded to power-of-two lengths and batches to ``batch_size``, so that one program a
-    (prompt bucket, ``max_new_tokens``, ``Sampling``) serves all calls; ``compiled`` counts them.
+    (prompt bucket, ``max_new_tokens``, ``Sampling``, samples a prompt) serves all calls; ``compiled`` counts them.
 
     Parameters
     ----------
     graphdef
-        Of a model with ``prefill``, ``step`` and ``logits``.
+        Of a model with ``prefill``, ``room``, ``extend`` and ``logits``.
     stop_ids
         Tokens that end an answer.
     pad_id
@@ -71,7 +63,8 @@ class Sampler:
     vocab_size
         Pieces of the tokenizer; ids beyond, rows that pad a checkpoint's table, are never drawn. None allows all.
     batch_size
-        Rows decoded at once; raised to a multiple of the devices that share them.
+        Rows decoded at once. The prompts of a batch are as many as fit with all their samples, raised to a multiple of
+        the devices that share them.
     mesh
         Devices that hold the parameters; rows are spread over its replica and fsdp axes.
     """
@@ -86,16 +79,18 @@ class Sampler:
         batch_size: int = 64,
         mesh: Mesh,
     ):
-        shards = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.batch_size = -(-batch_size // shards) * shards
-        self.pad_id, self._mesh, self._rows = pad_id, mesh, batch_sharding(mesh)
-        run = partial(_generate, graphdef, tuple(stop_ids), pad_id, vocab_size)
-        self._run = jax.jit(run, static_argnames=("max_new_tokens", "sampling"))
+        self._shards = mesh.shape["replica"] * mesh.shape["fsdp"]
+        self.batch_size = -(-batch_size // self._shards) * self._shards
+        self.stop_ids, self.pad_id, self.mesh = tuple(stop_ids), pad_id, mesh
+        self._vocabulary = Vocabulary(vocab_size)
+        self._jitted = jax.jit(program(graphdef), static_argnames="settings")
+        self.program = InMesh(self._jitted, mesh)
+        """``program(params, inputs, choices, settings=...)``, see ``decoding.program``; can be lowered."""
 
     @property
     def compiled(self) -> int:
         """Programs compiled so far."""
-        return self._run._cache_size()  # type: ignore[attr-defined]
+        return self._jitted._cache_size()  # type: ignore[attr-defined]
 
     def __call__(
         self,
@@ -105,9 +100,15 @@ class Sampler:
         max_new_tokens: int,
         sampling: Sampling = Sampling(),
         seed: int = 0,
+        samples_per_prompt: int = 1,
+        prompt_ids: ArrayLike | None = None,
+        grammar: GeneGrammar | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
-        """Generate one answer a prompt. Row i's randomness depends on (seed, i) alone, not on its batch.
+        """Generate ``samples_per_prompt`` answers to each prompt.
+
+        The randomness of an answer depends on (``seed``, its prompt's id, its number among the prompt's samples), not
+        on the batch it is in. Samples of one prompt share the keys and values of the prompt.
 
         Parameters
         ----------
@@ -117,101 +118,92 @@ class Sampler:
             N arrays of token ids, none empty.
         max_new_tokens
             Most tokens an answer.
+        prompt_ids
+            N whole numbers below 2³² that stand for the prompts in their randomness; by default 0 … N - 1. Give them
+            when the prompts are part of a longer list.
+        grammar
+            Allows gene lists only; log-probabilities are those of the distribution so restricted.
         progress
             Called with the number of prompts finished in each batch.
+
+        Returns
+        -------
+        Samples of ``N · samples_per_prompt`` rows, those of a prompt side by side, in the order of ``prompts``.
         """
-        if empty := [i for i, p in enumerate(prompts) if not len(p)]:
-            raise ValueError(f"prompt {empty[0]} is empty; start it with the beginning-of-sequence token")
+        n, ids = samples_per_prompt, check_prompts(prompts, prompt_ids)
+        if n < 1 or max_new_tokens < 1:
+            raise ValueError(f"need samples_per_prompt >= 1 and max_new_tokens >= 1, not {n} and {max_new_tokens}")
+        settings = Settings(self.stop_ids, self.pad_id, max_new_tokens, sampling, n)
+        at_once = max(self.batch_size // n // self._shards, 1) * self._shards
+        check_grammar(grammar, len(prompts), self.stop_ids)
         order = np.argsort([len(p) for p in prompts], kind="stable")
-        shape = (len(prompts), max_new_tokens)
-        out = Samples(
-            np.full(shape, self.pad_id, np.int32),
-            np.zeros(shape, np.float32),
-            np.zeros(shape[0], np.int32),
-            np.zeros(shape[0], bool),
-        )
-        for start in range(0, len(prompts), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch = self._pad([prompts[i] for i in rows])
-            ids = np.resize(rows, self.batch_size).astype(np.uint32)
-            inputs = jax.device_put((*batch, ids), self._rows)
-            with jax.set_mesh(self._mesh), activation_rules():
-                result = self._run(params, *inputs, np.uint32(seed), max_new_tokens=max_new_tokens, sampling=sampling)
+        out = empty_samples(len(prompts) * n, max_new_tokens, self.pad_id)
+        for start in range(0, len(prompts), at_once):
+            chosen = order[start : start + at_once]
+            inputs = padded([prompts[i] for i in chosen], ids[chosen], at_once, self.pad_id)
+            on_devices = self._on_devices((*inputs, np.uint32(seed)))
+            choices = self._vocabulary if grammar is None else grammar.of_prompts(np.resize(chosen, at_once))
+            result = self.program(params, on_devices, choices, settings=settings)
+            rows = (chosen[:, None] * n + np.arange(n)).reshape(-1)
             for column, values in zip(out, jax.device_get(result)):
                 column[rows] = values[: len(rows)]
             if progress:
-                progress(len(rows))
+                progress(len(chosen))
         return out
 
-    def _pad(self, prompts: Sequence[NDArray]) -> tuple[NDArray, NDArray, NDArray]:
-        longest = max(len(p) for p in prompts)
-        bucket = max(SMALLEST_BUCKET, 1 << (longest - 1).bit_length())
-        tokens = np.full((self.batch_size, bucket), self.pad_id, np.int32)
-        lengths = np.ones(self.batch_size, np.int32)
-        for i, p in enumerate(prompts):
-            tokens[i, : len(p)], lengths[i] = p, len(p)
-        return tokens, lengths, np.arange(self.batch_size) >= len(prompts)
+    def _on_devices(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arrays of rows spread over the devices, the seed on all."""
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        return jax.device_put(inputs, tuple(batch_sharding(self.mesh) if np.ndim(x) else whole for x in inputs))
 
 
-def _generate(
-    graphdef: nnx.GraphDef,
-    stop_ids: tuple[int, ...],
-    pad_id: int,
-    vocab_size: int | None,
-    params: nnx.State,
-    prompts: Array,
-    lengths: Array,
-    filler: Array,
-    row_ids: Array,
-    seed: Array,
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-) -> tuple[Array, Array, Array, Array]:
-    model = nnx.merge(graphdef, params)
-    # On the CPU, XLA copies what a loop reads from a stack at every step; blocks taken apart are read in place.
-    count = model.depth if jax.default_backend() == "cpu" else 1
-    parts = model.parts(count)
-    rows = prompts.shape[0]
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), row_ids)
-    stops = jnp.asarray(stop_ids, jnp.int32)
+def check_prompts(prompts: Sequence[NDArray], prompt_ids: ArrayLike | None) -> NDArray[np.uint32]:
+    """Ids of the prompts.
 
-    def sample(hidden: Array, count: Array) -> tuple[Array, Array]:
-        logits = model.logits(hidden[:, None])[:, 0]
-        logits = logits.at[:, vocab_size:].set(NEVER) if vocab_size else logits
-        log_p = log_distribution(logits, sampling)
-        return draw(log_p, jax.vmap(jax.random.fold_in, (0, None))(row_keys, count), sampling)
+    Raises
+    ------
+    ValueError
+        If a prompt is empty, or the ids are not one whole number below 2³² a prompt.
+    """
+    if empty := [i for i, p in enumerate(prompts) if not len(p)]:
+        raise ValueError(f"prompt {empty[0]} is empty; start it with the beginning-of-sequence token")
+    ids = np.arange(len(prompts)) if prompt_ids is None else np.asarray(prompt_ids)
+    if ids.shape != (len(prompts),) or ids.dtype.kind not in "iu" or ((ids < 0) | (ids >= 2**32)).any():
+        raise ValueError(f"prompt_ids must be {len(prompts)} whole numbers from 0 to 2³² - 1, one a prompt")
+    return ids.astype(np.uint32)
 
-    def record(carry: _Carry, token: Array, logprob: Array) -> _Carry:
-        token = jnp.where(carry.done, pad_id, token)
-        logprob = jnp.where(carry.done, 0.0, logprob)
-        return carry._replace(
-            written=carry.written + 1,
-            token=token,
-            position=carry.position + 1,
-            done=carry.done | (token[:, None] == stops).any(axis=1),
-            tokens=carry.tokens.at[:, carry.written].set(token),
-            logprobs=carry.logprobs.at[:, carry.written].set(logprob),
-        )
 
-    def body(carry: _Carry) -> _Carry:
-        hidden, cache = model.step(carry.token, carry.position, carry.cache, parts)
-        return record(carry._replace(cache=cache), *sample(hidden, carry.written))
+def check_grammar(grammar: GeneGrammar | None, prompts: int, stop_ids: Sequence[int]) -> None:
+    """Refuse a grammar that is for another number of prompts or whose end does not stop an answer."""
+    if grammar is None:
+        return
+    if grammar.limits.ndim and len(grammar.limits) != prompts:
+        raise ValueError(f"the grammar has numbers of genes for {len(grammar.limits)} prompts; there are {prompts}")
+    if (end := int(grammar.symbols[grammar.end])) not in stop_ids:
+        raise ValueError(f"the grammar ends lists with token {end}, which is not one of stop_ids={tuple(stop_ids)}")
 
-    hidden, cache = model.prefill(prompts, lengths, prompts.shape[1] + max_new_tokens, count)
+
+def bucket(length: int) -> int:
+    """Length to which prompts of at most ``length`` tokens are padded."""
+    return max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
+
+
+def padded(prompts: Sequence[NDArray], ids: NDArray, rows: int, pad_id: int) -> tuple[NDArray, ...]:
+    """Prompts as arrays of ``rows`` rows: tokens, lengths, which rows only fill up, ids."""
+    tokens = np.full((rows, bucket(max(map(len, prompts)))), pad_id, np.int32)
+    lengths = np.ones(rows, np.int32)
+    for i, p in enumerate(prompts):
+        tokens[i, : len(p)], lengths[i] = p, len(p)
+    return tokens, lengths, np.arange(rows) >= len(prompts), np.resize(ids, rows)
+
+
+def empty_samples(rows: int, max_new_tokens: int, pad_id: int) -> Samples:
+    """Samples without a token."""
     shape = (rows, max_new_tokens)
-    carry = _Carry(
-        jnp.zeros((), jnp.int32),
-        jnp.zeros((rows,), jnp.int32),
-        lengths - 1,
-        filler,
-        jnp.full(shape, pad_id, jnp.int32),
-        jnp.zeros(shape, jnp.float32),
-        cache,
+    return Samples(
+        np.full(shape, pad_id, np.int32),
+        np.zeros(shape, np.float32),
+        np.zeros(rows, np.int32),
+        np.zeros(rows, bool),
+        np.zeros(rows, np.int32),
     )
-    carry = record(carry, *sample(hidden, carry.written))
-    carry = jax.lax.while_loop(lambda c: (c.written < max_new_tokens) & ~c.done.all(), body, carry)
-    generated = carry.position - lengths + 1
-    ended = (carry.tokens[:, :, None] == stops).any(axis=2)
-    stopped = ended.any(axis=1)
-    return carry.tokens, carry.logprobs, jnp.where(stopped, jnp.argmax(ended, axis=1) + 1, generated), stopped

@@ -85,7 +85,7 @@ def _closed(
 
     def compute(asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
         scores = [
-            model.scorer(model.params, prompts, candidates, progress=advance)
+            model.scorer(model.params, prompts, candidates, progress=advance).logprobs
             for prompts, candidates in zip(asked, answers)
         ]
         # each wording's distribution over the candidates, then their mean

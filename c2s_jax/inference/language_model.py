@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from c2s_jax.cells import GeneVocabulary
 from c2s_jax.data import Formatter
-from c2s_jax.generation import Sampler, Samples, Sampling
+from c2s_jax.generation import LabelScorer, Sampler, Samples, Sampling
 from c2s_jax.inference.adapters import Adapters
 from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.card import ModelCard
 from c2s_jax.inference.pooling import Pooler
-from c2s_jax.inference.scoring import LabelScorer
 from c2s_jax.models import Decoder, ModelConfig
 from c2s_jax.text import GeneTokenTable, Tokenizer
 

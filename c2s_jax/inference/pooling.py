@@ -24,7 +24,8 @@ Pooling = Literal["mean", "last"]
 class Pooler:
     """One vector a prompt, which depends on the prompt and on nothing it was batched with.
 
-    Parameters as of ``scoring.LabelScorer``; ``skip`` is how many tokens of each prompt are left out, from its first.
+    Parameters as of ``generation.LabelScorer``; ``skip`` is how many tokens of each prompt are left out, from its
+    first.
     """
 
     def __init__(self, graphdef: nnx.GraphDef, *, pad_id: int, mesh: Mesh, skip: int = 0, batch_size: int = BATCH_SIZE):

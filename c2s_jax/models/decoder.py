@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from c2s_jax.models import cache as kv
 from c2s_jax.models.linear import dropout
-from c2s_jax.ops import attend, constrain
+from c2s_jax.ops import KeyPart, attend, attend_parts, constrain
 
 REMAT_POLICIES: dict[str, Callable | None] = {
     "full": None,
@@ -101,6 +101,11 @@ class Layer(Block):
         """``ops.attend`` with this layer's window, soft cap and scale."""
         return attend(q, k, v, window=self.window, softcap=self.softcap, scale=self.scale, **options)
 
+    def attend_parts(self, q: Array, parts: tuple[KeyPart, ...], positions: Array) -> Float[Array, "B T H E"]:
+        """``ops.attend_parts`` with this layer's window, soft cap and scale."""
+        options: Any = dict(window=self.window, softcap=self.softcap, scale=self.scale)
+        return attend_parts(q, parts, positions=positions, **options)
+
     def residual(self, x: Array, update: Array, key: Array | None) -> Array:
         """``x`` plus the update, which dropout may thin."""
         return x + (dropout(update, self.dropout, key) if key is not None and self.dropout else update)
@@ -168,53 +173,81 @@ class Decoder(nnx.Module):
         x, _ = jax.lax.scan(lambda x, part: (through(x, part), None), x, jax.tree.map(lambda p: p[:whole], state))
         return through(x, jax.tree.map(lambda p: p[whole], state), rest) if rest else x
 
-    def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """Soft-capped float32 logits of final hidden states."""
-        table = self.output_table.astype(hidden.dtype)
+    def logits(self, hidden: Float[Array, "B T D"], table: Float[Array, "V D"] | None = None) -> Float[Array, "B T V"]:
+        """Soft-capped float32 logits of final hidden states, of the tokens in ``table`` (by default all)."""
+        table = (self.output_table if table is None else table).astype(hidden.dtype)
         logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
         cap = self.config.final_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
     def prefill(
-        self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], capacity: int, parts: int = 1
-    ) -> tuple[Float[Array, "B D"], kv.Cache]:
-        """Read left-aligned prompts padded to T: hidden state of each last token, cache of ``capacity`` slots.
+        self, tokens: Int[Array, "N T"], lengths: Int[Array, "N"], parts: int = 1
+    ) -> tuple[Float[Array, "N D"], kv.Cache]:
+        """Read left-aligned prompts padded to T: hidden state of each last token, and what the prompts leave.
 
-        ``parts`` is how many parts of the blocks ``step`` will be given.
+        ``parts`` is how many parts of the blocks ``extend`` will be given.
         """
         x, kept = self._forward(tokens, None, None, None, keep_cache=True)
         last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
         layers = zip(self.blocks.layers, kept)
-        return last, tuple(kv.from_prefill(k, v, lengths, layer.window, capacity, parts) for layer, (k, v) in layers)
+        return last, tuple(kv.from_prefill(k, v, lengths, layer.window, parts) for layer, (k, v) in layers)
 
-    def step(
-        self, tokens: Int[Array, "B"], positions: Int[Array, "B"], cache: kv.Cache, parts: list[nnx.State] | None = None
-    ) -> tuple[Float[Array, "B D"], kv.Cache]:
-        """Decode one token a row: hidden states and the cache with this token in it.
+    def room(self, prompts: kv.Cache, rows: int, tokens: int, at_once: int = 1) -> kv.Cache:
+        """Empty cache for ``tokens`` tokens a row after the prompts, of which ``extend`` gets ``at_once`` a pass."""
+        layers = zip(self.blocks.layers, prompts)
+        return tuple(kv.empty(prompt, rows, layer.window, tokens, at_once) for layer, prompt in layers)
 
-        ``parts`` are the blocks' parameters as ``parts`` gives them; None for the whole stack.
+    def extend(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        prompts: kv.Cache,
+        cache: kv.Cache | None = None,
+        index: Int[Array, "..."] | int = 0,
+        parts: list[nnx.State] | None = None,
+    ) -> tuple[Float[Array, "B T D"], kv.Cache | None]:
+        """Read T more tokens a row: their hidden states, and the cache with these tokens in it.
+
+        Parameters
+        ----------
+        tokens, positions
+            Of B = N · n rows, n after each prompt.
+        prompts
+            From ``prefill`` of the N prompts.
+        cache
+            From ``room``; None when the tokens follow the prompts directly and need not be kept.
+        index
+            Which token after the prompt the first is: one number for all rows, or one a row, [B].
+        parts
+            The blocks' parameters as ``parts`` gives them; None for the whole stack.
         """
-        rows, at = jnp.arange(tokens.shape[0]), positions[:, None]
-        held = [c.positions.at[rows, positions % c.positions.shape[1]].set(positions) for c in cache]
+        index = jnp.asarray(index, jnp.int32)
+        held = [positions if cache is None else kv.hold(c, index, positions) for c in cache or prompts]
         graph, whole = nnx.split(self.blocks)
 
         def body(carry: Any, xs: Any) -> tuple[Any, None]:
-            x, pairs = carry
-            block, kept = nnx.merge(graph, xs[0]), []
-            for layer, pair, slots in zip(block.layers, pairs, held):
-                x, pair = layer(x, at, self._over_cache(layer, pair, xs[1], at, slots), None)
+            (x, own), (block_state, number, shared) = carry, xs
+            block, kept = nnx.merge(graph, block_state), []
+            for layer, read, pair, at, slots in zip(block.layers, shared, own, prompts, held):
+                mix = self._over_cache(
+                    layer, positions, KeyPart(read.k, read.v, at.positions), pair, number, index, slots
+                )
+                x, pair = layer(x, positions, mix, None)
                 kept.append(pair)
             return (x, kept), None
 
-        x, done = self.embed(tokens[:, None]), []
-        for part, *pairs in zip(parts or [whole], *(c.kv for c in cache)):
-            depth = pairs[0].k.shape[0]
-            (x, kept), _ = jax.lax.scan(body, (x, pairs), (part, jnp.arange(depth)))
+        x, done = self.embed(tokens), []
+        pieces = parts or [whole]
+        own = [[None] * len(prompts)] * len(pieces) if cache is None else list(zip(*(c.kv for c in cache)))
+        for part, shared, pairs in zip(pieces, zip(*(c.kv for c in prompts)), own):
+            depth = shared[0].k.shape[0]
+            (x, kept), _ = jax.lax.scan(body, (x, list(pairs)), (part, jnp.arange(depth), shared))
             done.append(kept)
-        return self.final_norm(x)[:, 0], tuple(map(kv.LayerCache, zip(*done), held))
+        x = self.final_norm(x)
+        return x, None if cache is None else tuple(map(kv.LayerCache, zip(*done), held))
 
     def parts(self, count: int) -> list[nnx.State]:
-        """The blocks' parameters as ``count`` stacks of equally many blocks, for ``step``."""
+        """The blocks' parameters as ``count`` stacks of equally many blocks, for ``extend``."""
         state, size = nnx.state(self.blocks), self.depth // count
         starts = range(0, self.depth, size)
         return [jax.tree.map(partial(jax.lax.slice_in_dim, start_index=i, limit_index=i + size), state) for i in starts]
@@ -265,13 +298,22 @@ class Decoder(nnx.Module):
 
         return mix
 
-    def _over_cache(self, layer: Layer, pair: kv.KeyValues, block: Array, at: Array, slots: Array) -> Mix:
-        """Attention of one new token a row over the cache; keeps the cache with the token in it."""
+    def _over_cache(
+        self,
+        layer: Layer,
+        positions: Array,
+        prompt: KeyPart,
+        pair: kv.KeyValues | None,
+        block: Array,
+        index: Array,
+        slots: Array,
+    ) -> Mix:
+        """Attention of new tokens over their prompt and what followed it; keeps the cache with the tokens in it."""
 
-        def mix(q: Array, k: Array, v: Array) -> tuple[Array, kv.KeyValues]:
-            updated = kv.write(pair, block, at[:, 0], k[:, 0], v[:, 0])
-            keys, values = (x.astype(q.dtype) for x in kv.read(updated, block))
-            return layer.attend(q, keys, values, positions=(at, slots)), updated
+        def mix(q: Array, k: Array, v: Array) -> tuple[Array, kv.KeyValues | None]:
+            updated = None if pair is None else kv.write(pair, block, index, k, v)
+            own = kv.new(k, v, slots) if updated is None else kv.read(updated, block, slots)
+            return layer.attend_parts(q, (prompt, own), positions), updated
 
         return mix
 

@@ -2,6 +2,7 @@
 
 from c2s_jax.ops.attention import BACKENDS, attend
 from c2s_jax.ops.attention_choice import Choice, choose_backend
+from c2s_jax.ops.attention_parts import KeyPart, attend_parts
 from c2s_jax.ops.constrain import WEIGHT, constrain, constrain_weight
 from c2s_jax.ops.embedding import look_up
 from c2s_jax.ops.logprob import token_logprobs
@@ -11,7 +12,9 @@ __all__ = [
     "BACKENDS",
     "WEIGHT",
     "Choice",
+    "KeyPart",
     "attend",
+    "attend_parts",
     "choose_backend",
     "constrain",
     "constrain_weight",

@@ -36,7 +36,7 @@ class Told:
             assert len(ids) <= max_new_tokens, "the limit would cut this answer off"
             tokens[i, : len(ids)], lengths[i] = ids, len(ids)
             logprobs[i, 0] = self.logprobs[i]
-        return Samples(tokens, logprobs, lengths, np.ones(len(prompts), bool))
+        return Samples(tokens, logprobs, lengths, np.ones(len(prompts), bool), lengths)
 
 
 @pytest.fixture(scope="session")

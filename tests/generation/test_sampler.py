@@ -6,84 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from numpy.typing import NDArray
 
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.generation.sampling import draw, log_distribution
-from c2s_jax.models import Gemma2, Gemma2Config
 from c2s_jax.parallel import make_mesh, parameter_shardings
+from tests.generation.tiny import Teacher, TinyModel, distribution, one_device
 
-CONFIG = Gemma2Config(
-    vocab_size=64,
-    embed_dim=16,
-    ffw_dim=32,
-    num_layers=4,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    query_pre_attn_scalar=5.0,
-    sliding_window=8,
-    attn_softcap=2.0,
-    final_softcap=4.0,
-)
 NEW = 12  # tokens generated: beyond the window
-LENGTHS = (3, 8, 9, 30, 17)  # prompts shorter than, as long as and longer than the window, in one bucket
 
 
-@pytest.fixture(scope="module")
-def model() -> tuple[nnx.GraphDef, nnx.State]:
-    graphdef, params = nnx.split(Gemma2(CONFIG, rngs=nnx.Rngs(3)))
-    return graphdef, jax.tree.map(lambda p: p * 2.0, params)
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[NDArray]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(1, CONFIG.vocab_size, n, np.int32) for n in LENGTHS]
-
-
-def make_sampler(model: tuple[nnx.GraphDef, nnx.State], batch_size: int = 5, stop_ids: Sequence[int] = ()) -> Sampler:
-    mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
-    return Sampler(model[0], stop_ids=stop_ids, batch_size=batch_size, mesh=mesh)
-
-
-class Teacher:
-    """Full forward passes, all of one padded shape."""
-
-    def __init__(self, model: tuple[nnx.GraphDef, nnx.State]):
-        self.params = model[1]
-        self.forward = jax.jit(lambda p, t: nnx.merge(model[0], p)(t))
-
-    def __call__(self, tokens: NDArray) -> NDArray:
-        padded = np.zeros((1, 48), np.int32)
-        padded[0, : len(tokens)] = tokens
-        return np.asarray(self.forward(self.params, padded))[0, : len(tokens)]
-
-
-@pytest.fixture(scope="module")
-def teacher(model: tuple[nnx.GraphDef, nnx.State]) -> Teacher:
-    return Teacher(model)
-
-
-def distribution(logits: NDArray, sampling: Sampling) -> NDArray:
-    """Log-probabilities [V] of what is sampled from, token by token in float64."""
-    order = np.argsort(-logits, kind="stable")
-    logits = logits.astype(np.float64) / (sampling.temperature or 1.0)
-    if sampling.temperature and sampling.top_k:
-        logits[order[sampling.top_k :]] = -np.inf
-    if sampling.temperature and sampling.top_p < 1:
-        p = np.exp(logits - logits.max())
-        p /= p.sum()
-        mass, kept = 0.0, []
-        for token in order:
-            kept.append(token)
-            mass += p[token]
-            if mass >= sampling.top_p:
-                break
-        logits[np.setdiff1d(order, kept)] = -np.inf
-    logits -= logits.max()
-    return logits - np.log(np.exp(logits).sum())
+def make_sampler(model: TinyModel, batch_size: int = 5, stop_ids: Sequence[int] = ()) -> Sampler:
+    return Sampler(model[0], stop_ids=stop_ids, batch_size=batch_size, mesh=one_device())
 
 
 @pytest.mark.parametrize(
@@ -93,13 +27,14 @@ def distribution(logits: NDArray, sampling: Sampling) -> NDArray:
         Sampling(temperature=0.7),
         Sampling(top_k=5),
         Sampling(top_p=0.6),
-        Sampling(temperature=0.7, top_k=9, top_p=0.8),
+        Sampling(min_p=0.2),
+        Sampling(temperature=0.7, top_k=9, top_p=0.8, min_p=0.1),
         Sampling(temperature=0),
     ],
     ids=str,
 )
 def test_logprobs_are_those_of_the_distribution_sampled_from(
-    model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray], teacher: Teacher, sampling: Sampling
+    model: TinyModel, prompts: list[NDArray], teacher: Teacher, sampling: Sampling
 ) -> None:
     samples = make_sampler(model)(model[1], prompts, max_new_tokens=NEW, sampling=sampling, seed=1)
     differ_from_plain = 0.0
@@ -115,9 +50,7 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(
     assert (differ_from_plain > 0.1) == (sampling not in (Sampling(), Sampling(temperature=0)))
 
 
-def test_greedy_equals_argmax_of_full_passes(
-    model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray], teacher: Teacher
-) -> None:
+def test_greedy_equals_argmax_of_full_passes(model: TinyModel, prompts: list[NDArray], teacher: Teacher) -> None:
     samples = make_sampler(model)(model[1], prompts, max_new_tokens=NEW, sampling=Sampling(temperature=0))
     for prompt, found in zip(prompts, samples.tokens):
         tokens = list(prompt)
@@ -127,7 +60,7 @@ def test_greedy_equals_argmax_of_full_passes(
     assert len({tuple(row) for row in samples.tokens}) == len(prompts)
 
 
-def test_rows_do_not_depend_on_their_batch(model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray]) -> None:
+def test_rows_do_not_depend_on_their_batch(model: TinyModel, prompts: list[NDArray]) -> None:
     """The same answers from batches of 5 and of 2, and beside a longer prompt of another bucket."""
     whole, pairs = make_sampler(model), make_sampler(model, batch_size=2)
     a = whole(model[1], prompts, max_new_tokens=NEW, seed=5)
@@ -146,7 +79,7 @@ def test_rows_do_not_depend_on_their_batch(model: tuple[nnx.GraphDef, nnx.State]
     assert len({tuple(row) for row in same}) == 5
 
 
-def test_stop_tokens(model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray]) -> None:
+def test_stop_tokens(model: TinyModel, prompts: list[NDArray]) -> None:
     """An answer ends with its first stop token; what follows is padding of probability 1."""
     greedy = Sampling(temperature=0)
     free = make_sampler(model)(model[1], prompts, max_new_tokens=NEW, sampling=greedy)
@@ -171,7 +104,7 @@ def test_stop_tokens(model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArra
         assert len(texts[without_end].split()) == NEW
 
 
-def test_one_program_a_bucket(model: tuple[nnx.GraphDef, nnx.State]) -> None:
+def test_one_program_a_bucket(model: TinyModel) -> None:
     """Any prompt length of a bucket, any number of prompts and any seed run the same compiled program."""
     sampler = make_sampler(model, batch_size=4)
     params = model[1]
@@ -193,13 +126,15 @@ def test_one_program_a_bucket(model: tuple[nnx.GraphDef, nnx.State]) -> None:
     assert sampler.compiled == 4
 
 
-def test_progress_counts_prompts(model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray]) -> None:
+def test_progress_counts_prompts(model: TinyModel, prompts: list[NDArray]) -> None:
     done: list[int] = []
     make_sampler(model, batch_size=2)(model[1], prompts, max_new_tokens=1, progress=done.append)
     assert done == [2, 2, 1]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0.7), Sampling(top_k=3), Sampling(top_p=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0.7), Sampling(top_k=3), Sampling(top_p=0.5), Sampling(min_p=0.3)], ids=str
+)
 def test_draws_follow_the_distribution(sampling: Sampling) -> None:
     """Frequencies of 4,000 draws within five standard errors; tokens left out never come."""
     n, logits = 4000, np.random.default_rng(0).normal(size=12).astype(np.float32) * 2
@@ -211,6 +146,17 @@ def test_draws_follow_the_distribution(sampling: Sampling) -> None:
     np.testing.assert_allclose(np.exp(logprobs), p[np.asarray(tokens)], rtol=1e-4)
 
 
+def test_draws_from_a_large_vocabulary() -> None:
+    """Many blocks of probabilities, most without weight: only tokens with weight come, as often as they should."""
+    n, size = 4000, 1500
+    weights = np.zeros(size)
+    weights[[3, 511, 512, 1100, 1499]] = 0.1, 0.2, 0.4, 0.05, 0.25
+    log_p = jnp.where(weights > 0, jnp.log(jnp.maximum(weights, 1e-9)), -1e30)
+    tokens, _ = draw(jnp.broadcast_to(log_p, (n, size)), jax.random.split(jax.random.key(1), n), Sampling())
+    frequency = np.bincount(tokens, minlength=size) / n
+    assert (np.abs(frequency - weights) <= 5 * np.sqrt(weights * (1 - weights) / n)).all()
+
+
 def test_nucleus_keeps_the_token_that_reaches_the_mass() -> None:
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
     for top_p, kept in ((0.4, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)):
@@ -218,21 +164,20 @@ def test_nucleus_keeps_the_token_that_reaches_the_mass() -> None:
         assert (p > 0).sum() == kept, top_p
 
 
-def test_bad_input(model: tuple[nnx.GraphDef, nnx.State]) -> None:
+def test_bad_input(model: TinyModel) -> None:
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         make_sampler(model)(model[1], [np.ones(3, np.int32), np.ones(0, np.int32)], max_new_tokens=2)
-    for wrong in ({"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}):
+    for wrong in ({"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": 2.0}):
         with pytest.raises(ValueError, match="need temperature >= 0"):
             Sampling(**wrong)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0)])
 def test_rows_beyond_the_vocabulary_are_never_drawn(
-    model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray], teacher: Teacher, sampling: Sampling
+    model: TinyModel, prompts: list[NDArray], teacher: Teacher, sampling: Sampling
 ) -> None:
     pieces = 9
-    mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
-    sampler = Sampler(model[0], stop_ids=(), vocab_size=pieces, batch_size=5, mesh=mesh)
+    sampler = Sampler(model[0], stop_ids=(), vocab_size=pieces, batch_size=5, mesh=one_device())
     found = sampler(model[1], prompts, max_new_tokens=NEW, sampling=sampling)
     assert found.tokens.max() < pieces
     for prompt, tokens, logprobs in zip(prompts, found.tokens, found.logprobs):
@@ -241,7 +186,7 @@ def test_rows_beyond_the_vocabulary_are_never_drawn(
         np.testing.assert_allclose(logprobs, expected, rtol=0, atol=1e-4)
 
 
-def test_spread_over_devices(model: tuple[nnx.GraphDef, nnx.State], prompts: list[NDArray]) -> None:
+def test_spread_over_devices(model: TinyModel, prompts: list[NDArray]) -> None:
     """Rows and heads on eight devices give what one device gives; a device holds its own rows' cache only."""
     alone = make_sampler(model)(model[1], prompts, max_new_tokens=NEW, sampling=Sampling(temperature=0))
     mesh = make_mesh({"fsdp": 4, "tensor": 2}, jax.devices()[:8])
