@@ -32,33 +32,10 @@ def bin_values(
     -------
     int64, aligned with ``values``.
     """
+    from c2s_jax.encoders.binning_kernel import bin_cells  # brings numba
+
     values = np.asarray(values, np.float32)  # as the reference holds them
-    counts = np.diff(indptr)
-    cells = np.repeat(np.arange(len(counts)), counts)
-    edges = _quantiles(values[np.lexsort((values, cells))], indptr, n_bins - 1)
-    left, right = np.zeros(len(values), np.int16), np.zeros(len(values), np.int16)
-    for edge in edges.T:
-        at = edge[cells]
-        left += at <= values
-        right += at < values
-    return np.ceil(uniforms * (right - left) + left).astype(np.int64)
-
-
-def _quantiles(ordered: NDArray[np.float32], indptr: NDArray[np.integer], n: int) -> NDArray[np.float64]:
-    """``np.quantile(cell, np.linspace(0, 1, n))`` of every cell, bit for bit; NaN for a cell without values.
-
-    ``ordered`` holds each cell's values in rising order.
-    """
-    counts = np.diff(indptr)[:, None]
-    virtual = (counts - 1) * np.linspace(0, 1, n)
-    before = np.floor(virtual)
-    t = virtual - before
-    low = np.clip(before.astype(np.int64), 0, np.maximum(counts - 1, 0))
-    high = np.minimum(low + 1, np.maximum(counts - 1, 0))
-    if not len(ordered):
-        return np.full(virtual.shape, np.nan)
-    last = len(ordered) - 1
-    a, b = (ordered[np.minimum(indptr[:-1, None] + i, last)] for i in (low, high))
-    step = b - a  # in float32, as NumPy does
-    edges = np.where(t >= 0.5, b - step * (1 - t), a + step * t)
-    return np.where(counts > 0, edges, np.nan)
+    bins = np.empty(len(values), np.int64)
+    each = np.ascontiguousarray(np.broadcast_to(np.asarray(uniforms, np.float64), values.shape))
+    bin_cells(values, np.asarray(indptr, np.int64), each, np.linspace(0, 1, n_bins - 1), bins)
+    return bins

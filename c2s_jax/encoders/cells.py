@@ -22,7 +22,7 @@ from c2s_jax.models.scgpt import ScGPT
 from c2s_jax.models.scgpt_files import scgpt_from_folder
 
 CLS, CLS_VALUE = "<cls>", -2.0
-BLOCK = 4096  # cells held at once
+BLOCK = 1024  # cells read at once
 
 
 class CellEncoder:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.encoders import TextEncoder, load_text_encoder
 from c2s_jax.encoders.batches import length_buckets
+from c2s_jax.models.hub import UNWANTED, WANTED
 from tests.models.bert_checkpoints import make_bert, save_bert
 from tests.text.test_encoder_tokenizer import write_vocabulary
 
@@ -140,3 +141,18 @@ def test_released_sentence_encoder() -> None:
     expected = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1)).numpy()
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-5)
     assert vectors[0] @ vectors[1] > 0.3 > vectors[0] @ vectors[2]
+
+
+def test_what_is_downloaded() -> None:
+    """Of a repository with other formats beside: weights, tokenizer and the settings of pooling."""
+    utils = pytest.importorskip("huggingface_hub.utils")
+    files = ["config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "1_Pooling/config.json", "README.md"]
+    others = [
+        "pytorch_model.bin",
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "openvino/x.json",
+        "2_Dense/model.safetensors",
+    ]
+    options = dict(allow_patterns=list(WANTED), ignore_patterns=UNWANTED)
+    assert list(utils.filter_repo_objects([*files, *others], **options)) == files[:-1]
