@@ -24,8 +24,8 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
 from benchmarks import synthetic_atlas
 from benchmarks.corpus_speed import machine
 from c2s_jax.data import Augmentation, Corpus, Formatter, MixtureTask, PackedRows, batches
-from c2s_jax.text import GeneTokenTable, load_tokenizer
 from c2s_jax.tasks import TASKS
+from c2s_jax.text import GeneTokenTable, load_tokenizer
 from data_pipeline.build import build_corpus
 from data_pipeline.sources import Source
 
