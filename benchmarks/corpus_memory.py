@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=50_000)
     parser.add_argument("--genes", type=int, default=20_000)
     parser.add_argument("--compression", choices=["gzip", "lzf", "none"], default="gzip")
+    parser.add_argument("--distinct", type=int, help="see synthetic_atlas.py")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     given = parser.parse_args()
@@ -98,7 +99,7 @@ def main() -> None:
         source = given.input or Path(folder) / "atlas.h5ad"
         if given.input is None:
             compression = None if given.compression == "none" else given.compression
-            synthetic_atlas.write(source, given.cells, given.genes, 30, 20, 0, compression)
+            synthetic_atlas.write(source, given.cells, given.genes, 30, 20, 0, compression, given.distinct)
         corpus = Path(folder) / "corpus"
         command = [sys.executable, "-m", "data_pipeline.build", f"--input={source}", f"--output={corpus}"]
         command += ["--label_column=cell_type", "--columns=donor=donor", f"--workers={given.workers}"]

@@ -1,12 +1,12 @@
 """Speed of the loops that make and pack cell sentences, on one core.
 
-    python -m benchmarks.corpus_speed [--reference-python=PATH] [--corpus=DIR --tokenizer=FILE]
+    python -m benchmarks.corpus_speed [--reference-python=PATH] [--tokenizer=FILE] [--parts ranking tokens packing]
 
 Prints JSON; progress goes to standard error. The process keeps to one core and one thread. Seconds are processor time
 of the process, the least and the median of several runs, so that other programs on the machine count less; caches
 they still share. ``--reference-python`` is an interpreter that has cell2sentence, whose sentences of the same cells
-must be those that this project makes with ``ties="cell2sentence"``. The loader reads the cells bundled in scanpy
-unless a corpus is given.
+must be those that this project makes with ``ties="cell2sentence"``. The loader has a
+benchmark of its own, ``loader_speed``.
 """
 
 import argparse
@@ -42,6 +42,7 @@ GENES, CELLS, SEQ_LEN = 20_000, 3_000, 8192
 REFERENCE_CELLS, TURNS = 1_000, 5
 TOKENIZED_CELLS, KEPT_GENES = 400, 1_000
 EXAMPLES = 1_000_000
+PARTS = ("ranking", "tokens", "packing")
 
 
 Encode = Callable[[list[str]], list[list[int]]]
@@ -222,33 +223,6 @@ def packing() -> dict[str, Any]:
     return {"examples": EXAMPLES, "seq_len": SEQ_LEN, "plans": found}
 
 
-def loader(corpus: Path | None, tokenizer: Path | None, folder: Path) -> dict[str, Any]:
-    """Packed tokens a second, from records on disk to rows."""
-    from c2s_jax.data import Corpus, Formatter, MixtureTask, PackedRows
-    from data_pipeline.bundled import prepare
-
-    if corpus is None or tokenizer is None:
-        corpus, tokenizer = map(Path, prepare("pbmc68k_reduced", folder))
-    opened, loaded = Corpus(corpus), load_tokenizer(tokenizer)
-    formatter = Formatter(loaded, GeneTokenTable.build(loaded, opened.genes.names))
-    names = ("cell_sentence_modelling", "cell_type_annotation", "cell_type_conditioned_generation")
-    rows = PackedRows(opened, "train", [MixtureTask(name) for name in names], formatter, seq_len=SEQ_LEN)
-    made, seconds = [], []
-    rows.block(0)
-    for number in range(1, 9):
-        began = time.process_time()
-        made.append(rows.block(number))
-        seconds.append(time.process_time() - began)
-    held = [int((block["segment_ids"] > 0).sum()) for block in made]
-    speeds = [a / b for a, b in zip(held, seconds)]
-    return {
-        "tasks": names,
-        "seq_len": SEQ_LEN,
-        "fill": round(sum(held) / sum(block["segment_ids"].size for block in made), 4),
-        "tokens_per_second": {"best": round(max(speeds)), "median": round(median(speeds))},
-    }
-
-
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -267,21 +241,21 @@ def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--reference-python", help="interpreter that has cell2sentence")
-    parser.add_argument("--corpus", type=Path, help="corpus that the loader reads")
-    parser.add_argument("--tokenizer", type=Path, help="its tokenizer, also for sentences of made-up gene names")
+    parser.add_argument("--tokenizer", type=Path, help="for sentences of made-up gene names; a small one by default")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     found: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        say("ranking")
-        found["ranking"] = ranking(counts(CELLS, GENES), arguments.reference_python, folder)
-        say("tokens")
-        found["tokens_per_second"] = tokens(arguments.tokenizer, folder)
-        say("packing")
-        found["packing"] = packing()
-        say("loader")
-        found["loader"] = loader(arguments.corpus, arguments.tokenizer, folder)
+        measure = {
+            "ranking": lambda: ranking(counts(CELLS, GENES), arguments.reference_python, folder),
+            "tokens": lambda: tokens(arguments.tokenizer, folder),
+            "packing": packing,
+        }
+        for part in arguments.parts:
+            say(part)
+            found[part] = measure[part]()
     print(json.dumps(found, indent=2))
 
 

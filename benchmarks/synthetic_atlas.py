@@ -3,7 +3,8 @@
     python benchmarks/synthetic_atlas.py --cells=1000000 --output=atlas.h5ad
 
 Cells have a type, a donor and a depth. Genes have an abundance of their own, changed in some genes of each type. A
-cell depends on the seed, its block of rows and the settings alone.
+cell depends on the seed, its block of rows and the settings alone. ``--distinct=40000`` makes the counts of so many
+cells and repeats them, which takes a fraction of the time; barcodes and donors do not repeat.
 """
 
 import argparse
@@ -32,8 +33,6 @@ def annotation(cells: int, types: int, donors: int, seed: int) -> pd.DataFrame:
     """Types of uneven frequency, donors in runs as files of several samples have them."""
     rng = generator(seed, 1)
     frequency = rng.dirichlet(np.full(types, 0.7))
-    barcodes = rng.integers(0, 4, (cells, 16), dtype=np.uint8)
-    letters = np.frombuffer(b"ACGT", "S1")[barcodes].view("S16").ravel().astype(str)
     donor = np.arange(cells) * donors // max(1, cells)
     obs = {
         "cell_type": pd.Categorical.from_codes(
@@ -42,7 +41,24 @@ def annotation(cells: int, types: int, donors: int, seed: int) -> pd.DataFrame:
         "donor": pd.Categorical.from_codes(donor, [f"donor {i}" for i in range(donors)]),
         "depth": rng.integers(0, len(DEPTHS), cells),
     }
-    return pd.DataFrame(obs, index=pd.Index(letters) + "-" + pd.Index(donor.astype(str)))
+    return pd.DataFrame(obs, index=barcodes(donor, generator(seed, 4)))
+
+
+def barcodes(donor: NDArray[np.int64], rng: np.random.Generator) -> pd.Index:
+    """A barcode for each cell, unique within its donor: of a million random ones, a few are drawn twice."""
+    ends = pd.Index(donor.astype(str))
+    names = pd.Index(letters(len(donor), rng)) + "-" + ends
+    while (again := names.duplicated()).any():
+        values = names.to_numpy(dtype=object)
+        values[again] = pd.Index(letters(int(again.sum()), rng)) + "-" + ends[again]
+        names = pd.Index(values)
+    return names
+
+
+def letters(n: int, rng: np.random.Generator) -> NDArray[np.str_]:
+    """Random words of 16 nucleotides."""
+    drawn = rng.integers(0, 4, (n, 16), dtype=np.uint8)
+    return np.frombuffer(b"ACGT", "S1")[drawn].view("S16").ravel().astype(str)
 
 
 def expected_counts(genes: int, types: int, seed: int) -> NDArray[np.float32]:
@@ -75,9 +91,20 @@ def blocks(obs: pd.DataFrame, mean: NDArray[np.float32], seed: int) -> Iterator[
         yield sparse.vstack(parts, format="csr")
 
 
-def write(path: Path, cells: int, genes: int, types: int, donors: int, seed: int, compression: str | None) -> int:
+def write(
+    path: Path,
+    cells: int,
+    genes: int,
+    types: int,
+    donors: int,
+    seed: int,
+    compression: str | None,
+    distinct: int | None = None,
+) -> int:
     """Write the file; return the number of entries."""
-    obs = annotation(cells, types, donors, seed)
+    obs, distinct = annotation(cells, types, donors, seed), min(distinct or cells, cells)
+    repeated = obs[["cell_type", "depth"]].iloc[np.arange(cells) % distinct]
+    obs[["cell_type", "depth"]] = repeated.set_axis(obs.index)
     var = pd.DataFrame(index=[f"GENE{i}" for i in range(genes)])
     ad.AnnData(obs=obs.drop(columns="depth"), var=var).write_h5ad(path)
     options: dict[str, Any] = {"maxshape": (None,), "chunks": (1 << 18,), "compression": compression}
@@ -87,14 +114,35 @@ def write(path: Path, cells: int, genes: int, types: int, donors: int, seed: int
         data = group.create_dataset("data", (0,), "f4", **options)
         indices = group.create_dataset("indices", (0,), "i4", **options)
         bounds = [np.zeros(1, np.int64)]
-        for block in blocks(obs, expected_counts(genes, types, seed), seed):
-            start = int(bounds[-1][-1])
-            for held, values in ((data, block.data), (indices, block.indices)):
-                held.resize((start + block.nnz,))
-                held[start:] = values
-            bounds.append(start + block.indptr[1:].astype(np.int64))
+        for block in blocks(obs[:distinct], expected_counts(genes, types, seed), seed):
+            bounds.append(append(data, indices, block.data, block.indices) + block.indptr[1:].astype(np.int64))
+        indptr = np.concatenate(bounds)
+        for start in range(distinct, cells, BLOCK_CELLS):
+            for first, last in pieces(start, min(cells, start + BLOCK_CELLS), distinct):
+                part = slice(indptr[first], indptr[last])
+                bounds.append(
+                    append(data, indices, data[part], indices[part]) + indptr[first + 1 : last + 1] - part.start
+                )
         group.create_dataset("indptr", data=np.concatenate(bounds))
     return int(bounds[-1][-1])
+
+
+def append(data: h5py.Dataset, indices: h5py.Dataset, values: NDArray, columns: NDArray) -> int:
+    """Add entries at the end; return how many there were before."""
+    start = len(data)
+    for held, new in ((data, values), (indices, columns)):
+        held.resize((start + len(new),))
+        held[start:] = new
+    return start
+
+
+def pieces(start: int, stop: int, distinct: int) -> Iterator[tuple[int, int]]:
+    """The cells whose counts the cells ``start:stop`` repeat, as ranges."""
+    while start < stop:
+        first = start % distinct
+        last = min(distinct, first + stop - start)
+        yield first, last
+        start += last - first
 
 
 def main() -> None:
@@ -107,9 +155,12 @@ def main() -> None:
     parser.add_argument("--donors", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compression", choices=["gzip", "lzf", "none"], default="gzip")
+    parser.add_argument("--distinct", type=int, help="cells with counts of their own; default: all")
     given = parser.parse_args()
     compression = None if given.compression == "none" else given.compression
-    entries = write(given.output, given.cells, given.genes, given.types, given.donors, given.seed, compression)
+    entries = write(
+        given.output, given.cells, given.genes, given.types, given.donors, given.seed, compression, given.distinct
+    )
     print(f"{given.output}: {entries / max(1, given.cells):.0f} expressed genes a cell")
 
 
