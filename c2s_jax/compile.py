@@ -2,8 +2,13 @@
 
     python -m c2s_jax.compile --config=configs/27b.py --topology=v5p:4x4x4 [--json=FILE] [--tokens=1e11] [--tune]
 
-Needs the compiler (``pip install "c2s_jax[tpu]"``), no TPU. Ends with status 1 when the step does not fit; then, and
-with ``--tune``, other rematerialisation and accumulation are tried and the best that fits is named.
+    --topology   v4, v5e, v5p or v6e, by shape ("v5p:4x4x4"), by name ("v5p-128") or several slices ("2*v5e-256")
+    --rows       rows of config.data.seq_len tokens a chip; without it config.batch_size is kept
+    --tokens     tokens to train on, for days and chip-hours
+    --tune       also find the fastest rematerialisation policy that fits
+
+Needs the compiler (``pip install "c2s_jax[tpu]"``), no TPU, and a few minutes. Status 0: the step fits. Status 1: it
+does not, and the report names the first change of settings that makes it fit. docs/training.md tells how to read it.
 """
 
 import copy
@@ -11,7 +16,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,18 +23,17 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax import workdirs
-from c2s_jax.aot import topology
+from c2s_jax.aot import search, topology
 from c2s_jax.aot.account import account
 from c2s_jax.aot.chips import GIB, chip
 from c2s_jax.aot.step import compile_step
 from c2s_jax.config import check, parse_flags
-from c2s_jax.models.decoder import REMAT_POLICIES
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 TOPOLOGY: Any = flags.DEFINE_string("topology", None, f"Slice to compile for: {topology.HELP}.")
 ROWS = flags.DEFINE_integer("rows", None, "Rows a chip; sets config.batch_size.", lower_bound=1)
 TOKENS = flags.DEFINE_float("tokens", None, "Tokens of the corpus, for days; by default steps × batch_size × seq_len.")
-TUNE = flags.DEFINE_bool("tune", False, "Also try other remat policies, and name the fastest that fits.")
+TUNE = flags.DEFINE_bool("tune", False, "Also find the remat policy that keeps most and fits.")
 JSON = flags.DEFINE_string("json", None, "Write the report here, too.")
 
 
@@ -62,32 +65,30 @@ def settings(config: ConfigDict) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "accumulate": config.accumulate,
         "remat": config.model.remat,
+        "remat_scope": config.model.remat_scope,
+        "mlp_chunks": config.model.get("mlp_chunks", 1),
     }
 
 
-def variants(config: ConfigDict) -> Iterator[ConfigDict]:
-    """Other ways to run the same batch: every remat policy, then gradient accumulation."""
-    rows = config.batch_size
-    for accumulate in (n for n in (config.accumulate, 2 * config.accumulate) if rows % n == 0):
-        for remat in ("none", *REMAT_POLICIES):
-            if (accumulate, remat) != (config.accumulate, config.model.remat):
-                changed = copy.deepcopy(config)
-                changed.accumulate, changed.model.remat = accumulate, remat
-                yield changed
+def advise(config: ConfigDict, devices: list[jax.Device], tokens: float, first: dict[str, Any]) -> dict[str, Any]:
+    """What to change after report ``first``, and what was tried: a step that fits may keep more, another must less."""
 
+    def attempt(variant: ConfigDict) -> dict[str, Any]:
+        model, mesh = variant.model, variant.mesh
+        workdirs.say(
+            f"Trying remat={model.remat} ({model.remat_scope}), mlp_chunks={model.get('mlp_chunks', 1)}, "
+            f"accumulate={variant.accumulate}, tensor={mesh.tensor}"
+        )
+        result = report(variant, devices, tokens)
+        workdirs.say(line(result))
+        return result
 
-def tune(config: ConfigDict, devices: list[jax.Device], tokens: float) -> list[dict[str, Any]]:
-    """Reports of all variants that keep the batch divisible, the fastest that fits first."""
-    reports = []
-    for variant in variants(config):
-        try:
-            check(variant, devices=len(devices))
-        except ValueError:
-            continue
-        workdirs.say(f"Trying remat={variant.model.remat}, accumulate={variant.accumulate}")
-        reports.append(report(variant, devices, tokens))
-        workdirs.say(line(reports[-1]))
-    return sorted(reports, key=lambda r: (not r["fits"], r.get("step_seconds_estimate", 0.0)))
+    changes: search.Changes | None
+    if first["fits"]:
+        changes, variants = search.richest_that_fits(config, len(devices), first, attempt)
+    else:
+        changes, variants = search.first_that_fits(config, len(devices), attempt)
+    return {"advice": search.as_flags(changes) if changes else None, "variants": variants}
 
 
 def line(r: dict[str, Any]) -> str:
@@ -110,10 +111,10 @@ def table(r: dict[str, Any]) -> str:
     limits = ", ".join(f"{kind} {seconds:.3f}" for kind, seconds in bounds.items())
     rows = {
         "step": f"{r['name']}, {'LoRA' if r['adapter'] else 'all parameters'}, {r['rows_per_chip']:g} rows of "
-        f"{r['seq_len']} tokens a chip, remat={r['remat']}",
+        f"{r['seq_len']} tokens a chip, remat={r['remat']} ({r['remat_scope']}), mlp_chunks={r['mlp_chunks']}",
         "chips": f"{r['chips']} × {r['chip']}, mesh {r['mesh']}",
         "memory": line(r).strip().split(";")[0],
-        "  GiB": f"{kinds} (aliased {used['aliased'] / GIB:.2f})",
+        "  GiB": f"{kinds} (aliased {used['aliased'] / GIB:.2f}); on the host {used['host'] / GIB:.2f}",
         "FLOPs": f"{r['flops_per_token'] / 1e9:.1f} G a token; executed a chip and step: products "
         f"{r['matmul_flops'] / 1e12:.1f} T, attention {r['attention_flops'] / 1e12:.1f} T",
         "traffic": f"HBM {r['memory_bytes'] / 1e9:.1f} GB; between chips, GB: {moved}",
@@ -143,11 +144,9 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"FATAL {error}") from None
     print(table(result))
     if TUNE.value or not result["fits"]:
-        result["variants"] = tune(config, devices, tokens)
-        best = next((r for r in result["variants"] if r["fits"]), None)
-        advice = f"--config.model.remat={best['remat']} --config.accumulate={best['accumulate']}" if best else None
-        result["advice"] = advice
-        print(f"best of what was tried: {advice}" if advice else "nothing that was tried fits: take more chips")
+        result |= advise(config, devices, tokens, result)
+        what = "fastest that fits" if result["fits"] else "fits with"
+        print(f"{what}: {result['advice']}" if result["advice"] else "nothing that was tried fits: take more chips")
     if JSON.value:
         with open(JSON.value, "w") as file:
             json.dump(result, file, indent=2)
@@ -158,5 +157,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # programs for absent devices cannot be read back
     flags.mark_flags_as_required(["config", "topology"])
     app.run(main, flags_parser=parse_flags)

@@ -59,6 +59,8 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.lora.quantize = ""  # frozen kernels in "int8" or "nf4" (QLoRA)
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # or "adafactor": next to no state, no momentum
+    config.optimizer.moment_dtype = "float32"  # of AdamW's state; "bfloat16" saves 4 bytes a parameter
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 1_000
     config.optimizer.final_fraction = 0.1

@@ -28,7 +28,7 @@ MODEL = Gemma2Config(
 )
 
 
-def run_config(**optimizer: float) -> ConfigDict:
+def run_config(**optimizer: float | str) -> ConfigDict:
     """A run of 100 steps with 10 of warm-up."""
     config = base()
     config.steps = 100

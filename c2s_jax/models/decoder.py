@@ -11,20 +11,14 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from c2s_jax.models import cache as kv
+from c2s_jax.models import remat
 from c2s_jax.models.linear import dropout
 from c2s_jax.ops import KeyPart, attend, attend_parts, constrain
 
-REMAT_POLICIES: dict[str, Callable | None] = {
-    "full": None,
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("attention"),
-    ),
-}
+NAME_THEIR_OUTPUT = ("splash", "splash_interpret")  # and, under the same name, what their backward pass needs
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -43,8 +37,11 @@ class DecoderConfig:
     dtype, param_dtype
         Of activations and of parameters.
     remat
-        What the backward pass recomputes: "none", "full" (everything within a block), "dots" (all but the products with
-        parameters and attention's outputs).
+        What the backward pass finds in memory: "none" (everything), a policy or a specification of ``models.remat``.
+    remat_scope
+        What is recomputed at once: one "layer", a whole "block" (Gemma-2's pairs of layers; half as many inputs are
+        kept, but more of the rest at the same time), or "both": the inputs of blocks are kept, and those of
+        layers recomputed from them, at the price of one more forward pass.
     attention
         Backend of ``ops.attend``; a run's "auto" is resolved before a model is made.
     attention_chunk
@@ -60,12 +57,18 @@ class DecoderConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
+    remat_scope: str = "layer"
     attention: str = "xla"
     attention_chunk: int = 512
 
     def __post_init__(self) -> None:
-        if self.remat not in ("none", *REMAT_POLICIES):
-            raise ValueError(f"model.remat={self.remat!r} is not one of none, {', '.join(REMAT_POLICIES)}")
+        numbered = "." in remat.POLICIES.get(self.remat, self.remat)
+        if self.remat != "none":
+            remat.parse(self.remat)
+        if numbered and self.remat_scope != "layer":
+            raise ValueError(f'model.remat={self.remat!r} tells layers apart, which needs model.remat_scope="layer"')
+        if self.remat_scope not in remat.SCOPES:
+            raise ValueError(f"model.remat_scope={self.remat_scope!r} is not one of {', '.join(remat.SCOPES)}")
 
 
 class Block(nnx.Module):
@@ -272,29 +275,39 @@ class Decoder(nnx.Module):
         n = len(self.blocks.layers)
         keys = None if dropout_key is None else jax.random.split(dropout_key, (self.depth, n))
 
+        spec, scope = self.config.remat, self.config.remat_scope
+
+        def apply(layer_graph: nnx.GraphDef, layer_state: nnx.State, x: Array, key: Array | None) -> tuple[Array, Any]:
+            layer = nnx.merge(layer_graph, layer_state)
+            mix = self._over_sequence(layer, positions, segment_ids)
+            x, pair = layer(remat.named("input", x), positions, mix, key)
+            return constrain(x, "batch", "time", "embed"), pair if keep_cache else None
+
         def body(x: Array, xs: Any) -> tuple[Array, Any]:
-            block, kept = nnx.merge(graph, xs[0]), []
-            for i, layer in enumerate(block.layers):
-                mix = self._over_sequence(layer, positions, segment_ids)
-                x, pair = layer(x, positions, mix, None if xs[1] is None else xs[1][i])
-                x = constrain(x, "batch", "time", "embed")
+            kept = []
+            for i, layer in enumerate(nnx.merge(graph, xs[0]).layers):
+                layer_graph, layer_state = nnx.split(layer)
+                run = partial(apply, layer_graph)
+                if scope != "block":
+                    run = remat.checkpointed(run, spec, layer=i, barrier=True)
+                x, pair = run(layer_state, x, None if xs[1] is None else xs[1][i])
                 kept.append(pair)
             return x, kept if keep_cache else None
 
-        remat = self.config.remat
-        if remat != "none":
-            body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+        if scope != "layer":
+            body = remat.checkpointed(body, spec)
         x = constrain(self.embed(tokens), "batch", "time", "embed")
         x, kept = jax.lax.scan(body, x, (state, keys))
         return self.final_norm(x), kept
 
     def _over_sequence(self, layer: Layer, positions: Array, segment_ids: Array | None) -> Mix:
         """Attention within the rows at hand; keeps this layer's keys and values."""
-        options = dict(chunk=self.config.attention_chunk, backend=self.config.attention)
+        backend = self.config.attention
+        options = dict(chunk=self.config.attention_chunk, backend=backend)
 
         def mix(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
             out = layer.attend(q, k, v, positions=positions, segment_ids=segment_ids, **options)
-            return checkpoint_name(out, "attention"), (k, v)
+            return (out if backend in NAME_THEIR_OUTPUT else remat.named("context", out)), (k, v)
 
         return mix
 

@@ -23,7 +23,8 @@ from c2s_jax.models.hf import Shardings, first_device
 from c2s_jax.text import copy_tokenizer
 
 DESCRIPTION, PARAMS = "model.json", "params"
-RUN_SETTINGS = ("dropout", "remat", "attention", "attention_chunk")  # a run's choice, not the model's; not kept
+# A run's choice, not the model's; not kept.
+RUN_SETTINGS = ("dropout", "remat", "remat_scope", "mlp_chunks", "attention", "attention_chunk")
 
 
 def save_export(

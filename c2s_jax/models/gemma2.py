@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from c2s_jax.models.chunks import in_chunks
 from c2s_jax.models.decoder import Block, Decoder, DecoderConfig, Layer, Mix, stack
 from c2s_jax.models.linear import Linear, normal
+from c2s_jax.models.remat import named
 from c2s_jax.ops import constrain, look_up, rotate
 
 # Table 1 of the paper; the query scale is head_dim, but embed_dim / num_heads for 27B.
@@ -29,7 +31,14 @@ RELEASED: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gemma2Config(DecoderConfig):
-    """Architecture of one Gemma-2; the defaults that all released sizes share, sizes to be given."""
+    """Architecture of one Gemma-2; the defaults that all released sizes share, sizes to be given.
+
+    Attributes
+    ----------
+    mlp_chunks
+        Parts into which the feed-forward dimension is cut: weights, activations and gradients of one are held at a
+        time. Changes results by rounding alone (and what dropout of an adapter draws).
+    """
 
     num_kv_heads: int
     head_dim: int
@@ -39,9 +48,12 @@ class Gemma2Config(DecoderConfig):
     final_softcap: float | None = 30.0
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
+    mlp_chunks: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mlp_chunks < 1 or self.ffw_dim % self.mlp_chunks:
+            raise ValueError(f"model.mlp_chunks={self.mlp_chunks} must divide ffw_dim={self.ffw_dim}")
         if self.num_layers % 2:
             raise ValueError(f"model.num_layers must be even ((local, global) pairs), not {self.num_layers}")
         if self.num_heads % self.num_kv_heads:
@@ -82,8 +94,9 @@ class Attention(nnx.Module):
         q = constrain(q, "batch", "time", "heads", "head_dim")
         k = constrain(k, "batch", "time", "kv_heads", "head_dim")
         v = constrain(self.v(x, key), "batch", "time", "kv_heads", "head_dim")
+        q, k, v = (named(*value) for value in (("q", q), ("k", k), ("v", v)))
         out, kept = mix(q, k, v)
-        return self.o(out, key), kept
+        return named("attention", self.o(out, key)), kept
 
 
 class FeedForward(nnx.Module):
@@ -96,8 +109,9 @@ class FeedForward(nnx.Module):
         self.down = Linear(ffw, embed, param_dtype=config.param_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B T D"], key: Array | None) -> Float[Array, "B T D"]:
-        hidden = jax.nn.gelu(self.gate(x, key), approximate=True) * self.up(x, key)
-        return self.down(constrain(hidden, "batch", "time", "ffw"), key)
+        gate, up = (constrain(product(x, key), "batch", "time", "ffw") for product in (self.gate, self.up))
+        hidden = jax.nn.gelu(named("gate", gate), approximate=True) * named("up", up)
+        return self.down(named("product", hidden), key)
 
 
 class Gemma2Layer(Layer):
@@ -112,13 +126,14 @@ class Gemma2Layer(Layer):
         self.post_ffw_norm = RMSNorm(config)
         self.window, self.softcap = window, config.attn_softcap
         self.scale = config.query_pre_attn_scalar**-0.5
-        self.dropout = config.dropout
+        self.dropout, self.mlp_chunks = config.dropout, config.mlp_chunks
 
     def __call__(self, x: Array, positions: Array, mix: Mix, key: Array | None) -> tuple[Array, Any]:
         keys = (None, None) if key is None else jax.random.split(key)
         out, kept = self.attention(self.pre_attention_norm(x), positions, mix, key)
         x = self.residual(x, self.post_attention_norm(out), keys[0])
-        return self.residual(x, self.post_ffw_norm(self.ffw(self.pre_ffw_norm(x), key)), keys[1]), kept
+        update = in_chunks(self.ffw, self.mlp_chunks, self.pre_ffw_norm(x), key)
+        return self.residual(x, self.post_ffw_norm(named("mlp", update)), keys[1]), kept
 
 
 class LayerPair(Block):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from c2s_jax.models.decoder import Decoder, DecoderConfig, Layer, Mix, stack
 from c2s_jax.models.layer_norm import LayerNorm
 from c2s_jax.models.linear import Linear, normal
+from c2s_jax.models.remat import named
 from c2s_jax.ops import constrain, look_up, rotate
 
 # Pythia, table 1 of its paper; the vocabulary is padded beyond the tokenizer's 50,277 pieces.
@@ -97,8 +98,9 @@ class Attention(nnx.Module):
             for part in (q, k)
         )
         q, k, v = (constrain(part, "batch", "time", "heads", "head_dim") for part in (q, k, v))
+        q, k, v = (named(*value) for value in (("q", q), ("k", k), ("v", v)))
         out, kept = mix(q, k, v)
-        return self.o(out, key), kept
+        return named("attention", self.o(out, key)), kept
 
 
 class FeedForward(nnx.Module):
@@ -111,8 +113,8 @@ class FeedForward(nnx.Module):
         self.approximate = ACTIVATIONS[config.activation]
 
     def __call__(self, x: Float[Array, "B T D"], key: Array | None) -> Float[Array, "B T D"]:
-        hidden = jax.nn.gelu(self.up(x, key), approximate=self.approximate)
-        return self.down(constrain(hidden, "batch", "time", "ffw"), key)
+        up = named("up", constrain(self.up(x, key), "batch", "time", "ffw"))
+        return named("mlp", self.down(named("product", jax.nn.gelu(up, approximate=self.approximate)), key))
 
 
 class GPTNeoXLayer(Layer):

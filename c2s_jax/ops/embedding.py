@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from c2s_jax.ops.constrain import constrain
+from c2s_jax.ops.constrain import constrain, constrain_weight
 
 
 def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"], dtype: str) -> Float[Array, "B T D"]:
@@ -13,5 +13,6 @@ def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"], dtype: str) -
     dimensions, and these parts, not the table, travel; so do those of the gradient, which is summed in the table's
     dtype.
     """
+    table = constrain_weight(table, "vocab", "embed")  # its gradient is made where it lies, too
     rows = table[constrain(tokens, "table_batch", None)].astype(jnp.dtype(dtype))
     return constrain(constrain(rows, "table_batch", None, "table_embed"), "batch", "time", "embed")

@@ -130,12 +130,14 @@ def create_state(
 
 
 def state_shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Shardings of a state: optimizer moments lie as their parameters do, counters are replicated."""
+    """Shardings of a state: moments lie as parameters of their shape do, counters and factored moments everywhere."""
     params = parameter_shardings(abstract.params, mesh)
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def like(x: Any) -> Any:
-        return params if isinstance(x, nnx.State) else replicated
+        if not isinstance(x, nnx.State):
+            return replicated
+        return jax.tree.map(lambda m, p, s: s if m.shape == p.shape else replicated, x, abstract.params, params)
 
     opt_state = jax.tree.map(like, abstract.opt_state, is_leaf=lambda x: isinstance(x, nnx.State))
     return TrainState(

@@ -180,6 +180,54 @@ def test_gradients_are_clipped_by_global_norm(scale: float, clipped: bool) -> No
     np.testing.assert_allclose(optax.tree.norm(moments), wanted, rtol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"moment_dtype": "bfloat16"}, {"name": "adafactor"}], ids=str)
+def test_smaller_optimizer_states_learn_too(options: dict) -> None:
+    """As ``test_a_small_batch_is_learnt_by_heart``, with less kept, and the state given back to the next step."""
+    config = run_config(weight_decay=0.0, **options)
+    optimizer = make_optimizer(config)
+    model = dataclasses.replace(MODEL, embed_dim=128, ffw_dim=128, num_layers=2)  # wide enough to be factored
+    graphdef, state, shardings, mesh = start(optimizer, model)
+    step = make_train_step(graphdef, optimizer, mesh, shardings, n_tasks=N_TASKS)
+    size = sum(x.nbytes for x in jax.tree.leaves(state.opt_state)) / sum(
+        x.nbytes for x in jax.tree.leaves(state.params)
+    )
+    assert size == pytest.approx(1.0, abs=1e-3) if "moment_dtype" in options else size < 0.6
+    batch, losses = make_batch(rows=2), []
+    for _ in range(40):
+        before = state
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(x.is_deleted() for x in jax.tree.leaves((before.params, before.opt_state)))
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def test_moments_in_bfloat16_follow_adam() -> None:
+    """Against optax, one parameter, over gradients of changing size: to the 8 bits that are kept."""
+    full, kept = (make_optimizer(run_config(moment_dtype=d, warmup_steps=1)) for d in ("float32", "bfloat16"))
+    params = nnx.State({"w": nnx.Param(jnp.ones((64,)), axes=("norm",))})
+    states = [full.init(params), kept.init(params)]
+    for i in range(20):
+        gradient = jax.tree.map(lambda x, i=i: 1e-2 * jax.random.normal(jax.random.key(i), x.shape), params)
+        (a, states[0]), (b, states[1]) = (o.update(gradient, s, params) for o, s in zip((full, kept), states))
+    a, b = (np.asarray(x["w"][...]) for x in (a, b))
+    np.testing.assert_allclose(b, a, rtol=0, atol=0.03 * np.abs(a).max())
+    assert np.abs(b - a).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "sgd"}, "optimizer.name='sgd' is not one of adamw, adafactor"),
+        ({"moment_dtype": "int8"}, "moment_dtype='int8' is not one of float32, bfloat16"),
+        ({"moment_dtype": "bfloat16", "b2": 0.999}, "optimizer.b2=0.999 changes a moment by less"),
+    ],
+)
+def test_optimizers_that_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(run_config(**options))
+
+
 def test_schedule() -> None:
     config = run_config(final_fraction=0.1)
     schedule = make_schedule(config)
