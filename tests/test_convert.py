@@ -1,6 +1,7 @@
 """The command line: what is converted is the same model, and what goes wrong leaves nothing behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import transformers
 from flax import nnx
 from ml_collections import ConfigDict
 
+import c2s_jax
 from c2s_jax import workdirs
 from c2s_jax.config import base, plain
 from c2s_jax.convert import main
@@ -87,6 +89,20 @@ def test_there_and_back(pythia: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert (config.max_position_embeddings, config.eos_token_id) == (8192, 1)
     assert load_tokenizer(theirs).fingerprint == load_tokenizer(pythia).fingerprint
     assert transformers.AutoTokenizer.from_pretrained(theirs)("CD3D")["input_ids"]
+
+
+def test_a_repository_of_the_hub(pythia: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, here from the hub's own cache: weights, settings and tokenizer."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    shutil.copytree(pythia, tmp_path / "models--someone--tiny" / "snapshots" / "1234")
+    (tmp_path / "models--someone--tiny" / "refs").mkdir()
+    (tmp_path / "models--someone--tiny" / "refs" / "main").write_text("1234")
+    main(["from-hf", "someone/tiny", str(tmp_path / "out")])
+    assert_equal(load_export(tmp_path / "out"), from_hf(pythia))
+    assert load_tokenizer(tmp_path / "out").fingerprint == load_tokenizer(pythia).fingerprint
+    assert c2s_jax.load("someone/tiny").context == 8192
 
 
 def test_dtypes(pythia: Path, tmp_path: Path) -> None:
