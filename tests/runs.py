@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 240.0  # seconds for anything to happen; never the measure of a test
+PATIENCE = 800.0  # seconds for anything to happen; never the measure of a test
 
 # A run of twelve steps that a process gets through in a second once it is up. Steps are slowed down by C2S_TEST_DELAY,
 # so that there is time to kill it between two of them.

@@ -2,13 +2,14 @@
 
 import json
 import random
+import re
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.runs import CONFIG, Run, last_state, lines, losses, saved_steps
+from tests.runs import CONFIG, Run, last_state, lines, losses, saved_steps, start_processes
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,36 @@ def test_damaged_newest_checkpoint(config, alone, tmp_path):
     same_lines(workdir, alone)
     same_state(workdir, alone)
     assert losses(workdir).keys() == set(range(1, 13))
+
+
+def test_processes_come_and_go(config, alone, tmp_path):
+    """Two processes, one killed in mid-step; four, one of them asked to end; then one: the losses are the same."""
+    workdir = tmp_path / "run"
+
+    first, second = start_processes(config, workdir, 2, delay=0.15)
+    first.until_step(3)
+    second.signal(signal.SIGKILL)
+    assert second.end() == -signal.SIGKILL
+    assert first.end() in (1, -signal.SIGABRT), first.output  # by ours, or by JAX's watch over its processes
+    assert re.search("FATAL process 0 of 2 ends|JAX distributed service detected fatal errors", first.output)
+    before = saved_steps(workdir)[-1]
+    assert before < 12
+
+    four = start_processes(config, workdir, 4, delay=0.15)
+    four[0].until_step(before + 2)
+    four[3].signal(signal.SIGTERM)
+    assert [run.end() for run in four] == [75] * 4, four[0].output
+    assert f"Restored step {before} " in four[0].output
+    assert "4 × cpu of 4 processes" in four[0].output
+    assert [run.output.count("Asked to end: step") for run in four] == [1, 0, 0, 0]  # process 0 speaks
+    after = saved_steps(workdir)[-1]
+    assert before + 2 <= after < 12
+
+    run = Run(config, workdir)
+    assert run.end() == 0, run.output
+    assert f"Restored step {after} " in run.output
+    wanted, found = losses(alone), losses(workdir)
+    assert found.keys() == wanted.keys() == set(range(1, 13))
+    np.testing.assert_allclose([found[s] for s in wanted], list(wanted.values()), rtol=2e-5)
+    tokens = [line["train/useful_token_share"] for line in lines(workdir) if "train/useful_token_share" in line]
+    assert all(0.5 < share <= 1 for share in tokens)  # of all processes' rows

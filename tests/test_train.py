@@ -259,6 +259,51 @@ def test_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert without_times(interrupted) == without_times(uninterrupted) == without_times(finished)
 
 
+@pytest.fixture
+def poisoned(monkeypatch) -> None:
+    """The fourth batch of the stream has a loss that is not a number."""
+
+    def with_nan(rows, *, start_row, batch_size, **options):
+        for number, batch in enumerate(batches(rows, start_row=start_row, batch_size=batch_size, **options)):
+            spoilt = start_row + number * batch_size == 3 * batch_size
+            yield batch | {"loss_weights": batch["loss_weights"] * np.float32(np.nan if spoilt else 1)}
+
+    batches = train.batches
+    monkeypatch.setattr(train, "batches", with_nan)
+
+
+@pytest.mark.usefixtures("poisoned")
+class TestGuards:
+    def test_skip(self, config, tmp_path, evaluated, steps_done):
+        train.train(changed(config, guards__nonfinite="skip"), str(tmp_path))
+        assert steps_done == [1, 2, 3, 4, 5, 6]
+        losses = {x["step"]: x["train/loss"] for x in lines(tmp_path) if "train/loss" in x}
+        assert [step for step, loss in losses.items() if not np.isfinite(loss)] == [4]
+        assert losses[6] < losses[1]
+        assert all(np.isfinite(x).all() for x in leaves(evaluated[0]["params"]))
+        last = [x for x in lines(tmp_path) if "guards/nonfinite" in x][-1]
+        assert (last["guards/nonfinite"], last["guards/in_a_row"]) == (1, 0)
+
+    def test_stop(self, config, tmp_path, steps_done):
+        with pytest.raises(RuntimeError, match=r"Step 4: .* 1 updates were refused as not finite.*set to skip"):
+            train.train(config, str(tmp_path))
+        assert steps_done == [1, 2, 3, 4]
+        checkpoints = Checkpoints(str(tmp_path), every=1, writer=False)
+        assert checkpoints.latest == 2  # and none of step 4, so that it stops there again
+        checkpoints.close()
+
+    def test_rewind(self, config, tmp_path, evaluated, steps_done, capsys):
+        train.train(changed(config, guards__nonfinite="rewind"), str(tmp_path))
+        assert steps_done == [1, 2, 3, 4, 3, 4, 5, 6]
+        assert "Rewound to step 2; goes on with the rows that come next" in capsys.readouterr().out
+        written = [x for x in lines(tmp_path) if "train/loss" in x]
+        assert [x["step"] for x in written] == [1, 2, 3, 4, 5, 6]
+        assert all(np.isfinite(x["train/loss"]) for x in written)
+        assert [x["guards/rewinds"] for x in written] == [0, 0, 1, 1, 1, 1]
+        position = json.loads((tmp_path / "checkpoints" / "6" / "data" / "metadata").read_text())
+        assert position["row"] == 8 * config.batch_size  # no row is seen twice
+
+
 def test_start_from_another_run(config, finished, tmp_path):
     """Its running mean, nothing of its optimizer, and its tokenizer; another model or an adapter is refused."""
     other = changed(config, init_from=str(finished), data__tokenizer="", seed=5)

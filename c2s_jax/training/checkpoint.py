@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ class Checkpoints:
         if damaged and writer:
             self._set_aside(damaged)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_preservation(keep, keep_every, keep_best, best),
-            best_fn=lambda metrics: metrics[best],  # without it, Orbax writes no metrics
+            preservation_policy=_preservation(keep, keep_every, keep_best, self._badness),
+            best_fn=self._badness,  # without it, Orbax writes no metrics
             lightweight_initialize=not writer,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
             enable_async_checkpointing=True,
@@ -116,7 +116,7 @@ class Checkpoints:
             "data": ocp.args.JsonSave(data),
             "meta": ocp.args.JsonSave(meta),
         }
-        scores = {self._best: metrics[self._best]} if metrics and self._best in metrics else None
+        scores = {name: value for name, value in (metrics or {}).items() if name == self._best}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
         self._latest = step
 
@@ -179,6 +179,11 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
+    def _badness(self, metrics: dict[str, float]) -> float:
+        """The metric that the best have least of; infinite where a step has none."""
+        value = metrics.get(self._best, math.inf)
+        return value if math.isfinite(value) else math.inf
+
     def _list_files(self) -> None:
         """List the files of the checkpoint being written, while it still has its temporary name (on process 0)."""
         partial = self.directory / f"{self._saving}{UNDER_WAY}"
@@ -224,22 +229,13 @@ def _agreed_damage(folder: Path) -> str | None:
     return next((t for t in texts if t), None)
 
 
-def _preservation(keep: int, keep_every: int, keep_best: int, best: str) -> Any:
+def _preservation(keep: int, keep_every: int, keep_best: int, badness: Callable[[dict], float]) -> Any:
     """Which checkpoints stay."""
-
-    def badness(metrics: dict[str, float]) -> float:
-        value = metrics.get(best, math.inf)
-        return value if math.isfinite(value) else math.inf
-
     policies: list[Any] = [ocp.checkpoint_managers.LatestN(keep)]
     if keep_every:
         policies.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
     if keep_best:
-        policies.append(
-            ocp.checkpoint_managers.BestN(
-                get_metric_fn=badness, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
-            )
-        )
+        policies.append(ocp.checkpoint_managers.BestN(get_metric_fn=badness, reverse=True, n=keep_best))
     return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
 
 
