@@ -36,6 +36,14 @@ class Choices(Protocol):
         ...
 
 
+class Drafts(Protocol):
+    """Guesses of what comes next, which cost nothing when wrong but the pass that reads them."""
+
+    def propose(self, walk: Any) -> Int[Array, "B m"]:
+        """Tokens that may follow; -1 where nothing is guessed."""
+        ...
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
@@ -65,6 +73,7 @@ class Settings:
     """What a program is compiled for.
 
     ``lockstep``: all rows began together and take one token a pass, so that they write one slot of the cache.
+    ``width``: tokens drafted a pass.
     """
 
     stop_ids: tuple[int, ...]
@@ -73,6 +82,7 @@ class Settings:
     sampling: Sampling
     samples: int = 1
     lockstep: bool = True
+    width: int = 0
 
 
 class State(NamedTuple):
@@ -96,10 +106,10 @@ class State(NamedTuple):
 class Decoding:
     """Draws tokens from a model; made inside of a jitted function."""
 
-    def __init__(self, model: Any, choices: Choices, settings: Settings):
+    def __init__(self, model: Any, choices: Choices, settings: Settings, drafts: Drafts | None = None):
         # On the CPU, XLA copies what a loop reads from a stack at every step; blocks taken apart are read in place.
         self._count = model.depth if jax.default_backend() == "cpu" else 1
-        self.model, self.choices, self.settings = model, choices, settings
+        self.model, self.choices, self.settings, self.drafts = model, choices, settings, drafts
         self._parts = model.parts(self._count)
         self._table = choices.table(model.output_table)
         self._stops = jnp.asarray(settings.stop_ids, jnp.int32)
@@ -125,7 +135,7 @@ class Decoding:
             step=jnp.zeros((), jnp.int32),
             walk=self.choices.start(rows),
             prompts=kept,
-            cache=self.model.room(kept, rows, s.max_new_tokens),
+            cache=self.model.room(kept, rows, s.max_new_tokens + s.width, 1 + s.width),
         )
         return self._draw(self._count_pass(state), each(self._logits(hidden)), ~state.done)
 
@@ -144,13 +154,21 @@ class Decoding:
         return small._replace(**fixed)
 
     def _pass(self, state: State) -> State:
-        at = state.prompt_lengths + state.lengths - 1
-        index = state.step if self.settings.lockstep else state.lengths - 1
-        hidden, cache = self.model.extend(
-            state.last[:, None], at[:, None], state.prompts, state.cache, index, self._parts
-        )
+        s, at = self.settings, state.prompt_lengths + state.lengths - 1
+        index = state.step if s.lockstep else state.lengths - 1
+        tokens, positions = state.last[:, None], at[:, None] + jnp.arange(1 + s.width)
+        draft = jnp.zeros((len(at), 0), jnp.int32)
+        if self.drafts is not None:
+            draft = self.drafts.propose(state.walk)
+            tokens = jnp.concatenate([tokens, jnp.maximum(draft, 0)], axis=1)
+        hidden, cache = self.model.extend(tokens, positions, state.prompts, state.cache, index, self._parts)
         state = self._count_pass(state._replace(cache=cache, step=state.step + 1))
-        return self._draw(state, self._logits(hidden[:, 0]), ~state.done)
+        logits, live = self.model.logits(hidden, self._table), ~state.done
+        for i in range(1 + s.width):
+            state = self._draw(state, logits[:, i], live)
+            if i < s.width:  # what was read after it is of use if it is what was drawn
+                live = live & ~state.done & (state.last == draft[:, i])
+        return state
 
     def _count_pass(self, state: State) -> State:
         return state._replace(passes=state.passes + ~state.done)
@@ -197,8 +215,10 @@ def row_keys(seed: Array, ids: Int[Array, "N"], samples: int) -> Array:
 def program(graphdef: nnx.GraphDef) -> Callable[..., tuple[Array, ...]]:
     """``generate`` of one model, to be jitted."""
 
-    def generate(params: nnx.State, inputs: Any, choices: Choices, *, settings: Settings) -> tuple[Array, ...]:
-        decoding = Decoding(nnx.merge(graphdef, params), choices, settings)
+    def generate(
+        params: nnx.State, inputs: Any, choices: Choices, drafts: Drafts | None = None, *, settings: Settings
+    ) -> tuple[Array, ...]:
+        decoding = Decoding(nnx.merge(graphdef, params), choices, settings, drafts)
         state = decoding.run(decoding.begin(*inputs))
         return state.tokens, state.logprobs, state.lengths, state.stopped, state.passes
 

@@ -9,7 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike, NDArray
 
-from c2s_jax.generation.decoding import Settings, Vocabulary, program
+from c2s_jax.generation.decoding import Choices, Settings, Vocabulary, program
+from c2s_jax.generation.drafts import Followed, GeneDrafts
 from c2s_jax.generation.grammar import GeneGrammar
 from c2s_jax.generation.sampling import Sampling
 from c2s_jax.parallel import InMesh, batch_sharding
@@ -40,10 +41,15 @@ class Samples(NamedTuple):
     stopped: NDArray
     passes: NDArray
 
-    def texts(self, decode: Callable[[list[int]], str]) -> list[str]:
-        """Decoded answers, without the stop token."""
+    def texts(self, decode: Callable[[list[int]], str], stop_strings: Sequence[str] = ()) -> list[str]:
+        """Decoded answers, without the stop token, cut before the first of ``stop_strings``.
+
+        A string may begin and end within tokens; text is looked at, so that no way of writing it is missed. Decoding
+        does not stop for strings: give a token where one ends the answer.
+        """
         ends = self.lengths - self.stopped
-        return [decode(row[:end].tolist()) for row, end in zip(self.tokens, ends)]
+        texts = [decode(row[:end].tolist()) for row, end in zip(self.tokens, ends)]
+        return [_cut(text, stop_strings) for text in texts] if stop_strings else texts
 
 
 class Sampler:
@@ -80,8 +86,8 @@ class Sampler:
         mesh: Mesh,
     ):
         self._shards = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.batch_size = -(-batch_size // self._shards) * self._shards
-        self.stop_ids, self.pad_id, self.mesh = tuple(stop_ids), pad_id, mesh
+        self.batch_size = self.round_up(batch_size)
+        self.graphdef, self.stop_ids, self.pad_id, self.mesh = graphdef, tuple(stop_ids), pad_id, mesh
         self._vocabulary = Vocabulary(vocab_size)
         self._jitted = jax.jit(program(graphdef), static_argnames="settings")
         self.program = InMesh(self._jitted, mesh)
@@ -103,6 +109,7 @@ class Sampler:
         samples_per_prompt: int = 1,
         prompt_ids: ArrayLike | None = None,
         grammar: GeneGrammar | None = None,
+        drafts: GeneDrafts | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
         """Generate ``samples_per_prompt`` answers to each prompt.
@@ -123,6 +130,9 @@ class Sampler:
             when the prompts are part of a longer list.
         grammar
             Allows gene lists only; log-probabilities are those of the distribution so restricted.
+        drafts
+            Guesses gene names, so that several tokens come from one pass of the model; the answers are the same. With
+            a grammar, they must be drafts of that grammar.
         progress
             Called with the number of prompts finished in each batch.
 
@@ -133,17 +143,18 @@ class Sampler:
         n, ids = samples_per_prompt, check_prompts(prompts, prompt_ids)
         if n < 1 or max_new_tokens < 1:
             raise ValueError(f"need samples_per_prompt >= 1 and max_new_tokens >= 1, not {n} and {max_new_tokens}")
-        settings = Settings(self.stop_ids, self.pad_id, max_new_tokens, sampling, n)
+        width = 0 if drafts is None else drafts.width
+        settings = Settings(self.stop_ids, self.pad_id, max_new_tokens, sampling, n, drafts is None, width)
         at_once = max(self.batch_size // n // self._shards, 1) * self._shards
-        check_grammar(grammar, len(prompts), self.stop_ids)
+        self.check(grammar, drafts, len(prompts))
         order = np.argsort([len(p) for p in prompts], kind="stable")
         out = empty_samples(len(prompts) * n, max_new_tokens, self.pad_id)
         for start in range(0, len(prompts), at_once):
             chosen = order[start : start + at_once]
             inputs = padded([prompts[i] for i in chosen], ids[chosen], at_once, self.pad_id)
-            on_devices = self._on_devices((*inputs, np.uint32(seed)))
-            choices = self._vocabulary if grammar is None else grammar.of_prompts(np.resize(chosen, at_once))
-            result = self.program(params, on_devices, choices, settings=settings)
+            on_devices = self.on_devices((*inputs, np.uint32(seed)))
+            choices = self.choices(grammar, drafts, np.resize(chosen, at_once))
+            result = self.program(params, on_devices, choices, drafts, settings=settings)
             rows = (chosen[:, None] * n + np.arange(n)).reshape(-1)
             for column, values in zip(out, jax.device_get(result)):
                 column[rows] = values[: len(rows)]
@@ -151,10 +162,36 @@ class Sampler:
                 progress(len(chosen))
         return out
 
-    def _on_devices(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def choices(self, grammar: GeneGrammar | None, drafts: GeneDrafts | None, prompts: NDArray) -> Choices:
+        """What may come next in answers to some of the prompts, by number."""
+        if grammar is not None:
+            return grammar.of_prompts(prompts)
+        return self._vocabulary if drafts is None else Followed(drafts, self._vocabulary)
+
+    def check(self, grammar: GeneGrammar | None, drafts: GeneDrafts | None, prompts: int) -> None:
+        """Refuse a grammar for other prompts or whose end does not stop an answer, and drafts of another grammar."""
+        if grammar is None:
+            return
+        if grammar.limits.ndim and len(grammar.limits) != prompts:
+            raise ValueError(f"the grammar has numbers of genes for {len(grammar.limits)} prompts; there are {prompts}")
+        if (end := int(grammar.symbols[grammar.end])) not in self.stop_ids:
+            raise ValueError(f"the grammar ends lists with token {end}, which is not one of stop_ids={self.stop_ids}")
+        if drafts is not None and drafts.grammar.symbols is not grammar.symbols:
+            raise ValueError("the drafts were built with another grammar")
+
+    def on_devices(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arrays of rows spread over the devices, the seed on all."""
         whole = NamedSharding(self.mesh, PartitionSpec())
         return jax.device_put(inputs, tuple(batch_sharding(self.mesh) if np.ndim(x) else whole for x in inputs))
+
+    def round_up(self, rows: int) -> int:
+        """The next multiple of the devices that share rows."""
+        return -(-rows // self._shards) * self._shards
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    found = [at for at in map(text.find, stops) if at >= 0]
+    return text[: min(found)] if found else text
 
 
 def check_prompts(prompts: Sequence[NDArray], prompt_ids: ArrayLike | None) -> NDArray[np.uint32]:
@@ -173,24 +210,16 @@ def check_prompts(prompts: Sequence[NDArray], prompt_ids: ArrayLike | None) -> N
     return ids.astype(np.uint32)
 
 
-def check_grammar(grammar: GeneGrammar | None, prompts: int, stop_ids: Sequence[int]) -> None:
-    """Refuse a grammar that is for another number of prompts or whose end does not stop an answer."""
-    if grammar is None:
-        return
-    if grammar.limits.ndim and len(grammar.limits) != prompts:
-        raise ValueError(f"the grammar has numbers of genes for {len(grammar.limits)} prompts; there are {prompts}")
-    if (end := int(grammar.symbols[grammar.end])) not in stop_ids:
-        raise ValueError(f"the grammar ends lists with token {end}, which is not one of stop_ids={tuple(stop_ids)}")
-
-
 def bucket(length: int) -> int:
     """Length to which prompts of at most ``length`` tokens are padded."""
     return max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
 
 
-def padded(prompts: Sequence[NDArray], ids: NDArray, rows: int, pad_id: int) -> tuple[NDArray, ...]:
-    """Prompts as arrays of ``rows`` rows: tokens, lengths, which rows only fill up, ids."""
-    tokens = np.full((rows, bucket(max(map(len, prompts)))), pad_id, np.int32)
+def padded(
+    prompts: Sequence[NDArray], ids: NDArray, rows: int, pad_id: int, width: int | None = None
+) -> tuple[NDArray, ...]:
+    """Prompts as arrays of ``rows`` rows, ``width`` or their bucket wide: tokens, lengths, which only fill up, ids."""
+    tokens = np.full((rows, width or bucket(max(map(len, prompts)))), pad_id, np.int32)
     lengths = np.ones(rows, np.int32)
     for i, p in enumerate(prompts):
         tokens[i, : len(p)], lengths[i] = p, len(p)

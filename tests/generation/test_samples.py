@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from numpy.typing import NDArray
 
-from c2s_jax.generation import Sampler, Sampling
+from c2s_jax.generation import Sampler, Samples, Sampling
 from c2s_jax.generation.decoding import Decoding, Settings, Vocabulary
 from c2s_jax.generation.sampler import padded
 from tests.generation.tiny import CONFIG, Teacher, TinyModel, distribution, one_device
@@ -70,3 +70,12 @@ def test_prompt_is_stored_once(model: TinyModel) -> None:
     assert one > copy
     scores = 4 * prompt * CONFIG.num_heads  # of one layer at a time, in float32
     assert (many - one) / more < 3 * scores < copy
+
+
+def test_stop_strings_cut_the_text() -> None:
+    """The earliest of the strings, wherever it begins and ends within tokens; the stop token is left out as ever."""
+    tokens = np.array([[0, 1, 2, 3], [0, 1, 4, 0], [1, 1, 1, 1]], np.int32)
+    samples = Samples(tokens, np.zeros((3, 4)), np.array([4, 3, 4]), np.array([False, True, False]), np.zeros(3))
+    pieces = ["ab", "cX", "Yd", "Y", "<end>"]
+    texts = samples.texts(lambda ids: "".join(pieces[i] for i in ids), stop_strings=("dY", "XY"))
+    assert texts == ["abc", "abcX", "cXcXcXcX"]
