@@ -41,7 +41,7 @@ SIZES = {
     "type_vocab_size": "num_token_types",
     "layer_norm_eps": "norm_eps",
 }
-# Absent keys have these values in transformers' classes; an epsilon is not guessed.
+# What transformers' classes take where a key is absent.
 DEFAULTS = {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
 ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
 FIXED = {
