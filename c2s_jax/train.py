@@ -37,6 +37,7 @@ from c2s_jax.training import (
     Preempted,
     Preemption,
     Profile,
+    Stopped,
     Watchdog,
     guard_counts,
     make_eval_step,
@@ -59,8 +60,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     ------
     Preempted
         The run was asked to end (SIGTERM), and has saved where it was.
-    RuntimeError
-        A guard stopped it (``config.guards``).
+    Stopped
+        A guard ended it (``config.guards``).
     """
     started = time.monotonic()
 
@@ -182,7 +183,7 @@ def train(config: ConfigDict, workdir: str) -> None:
         thing.close()
     workdirs.add_seconds(workdir, "training", time.monotonic() - started)
     if verdict == "stop":
-        raise RuntimeError(guards.reason)
+        raise Stopped(guards.reason)
     if preempted:
         raise Preempted(f"Asked to end: step {step:,} is saved; the same command goes on from there.")
 
@@ -235,10 +236,12 @@ def main(argv: list[str]) -> None:
     except Preempted as end:
         workdirs.say(str(end))
         sys.exit(preemption.EXIT_CODE)
-    except (ValueError, OSError, RuntimeError) as error:
-        if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
-            end_without_the_others(error)
-        if logging.vlog_is_on(1) or isinstance(error, jax.errors.JaxRuntimeError):
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        end_without_the_others(error)
+    except (ValueError, OSError, Stopped) as error:
+        if logging.vlog_is_on(1):
             raise
         raise SystemExit(f"FATAL {error}") from None
 

@@ -46,19 +46,25 @@ def same_state(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_killed_and_asked_to_end_again_and_again(config, alone, tmp_path):
-    """``kill -9`` at random moments, once in the first steps and once after a resumption, and SIGTERM in between."""
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_killed_asked_to_end_and_damaged(config, alone, tmp_path):
+    """``kill -9`` at random moments, SIGTERM in between, whose checkpoint is then damaged by one bit."""
     seed = random.SystemRandom().randrange(1000)
     moments = random.Random(seed)
     workdir = tmp_path / "run"
     print(f"seed {seed}")  # shown when the test fails
 
-    run = Run(config, workdir, delay=0.15)
+    run = Run(config, workdir, delay=0.4)
     run.until_step(moments.randint(1, 5))
     run.signal(signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
 
-    run = Run(config, workdir, delay=0.15)
+    run = Run(config, workdir, delay=0.4)
     run.until_step(moments.randint(6, 7))
     run.signal(signal.SIGTERM)
     assert run.end() == 75, run.output
@@ -67,11 +73,17 @@ def test_killed_and_asked_to_end_again_and_again(config, alone, tmp_path):
     assert saved_steps(workdir)[-1] == step >= 6
     assert "goes on from there" in said
 
-    run = Run(config, workdir, delay=0.15)
-    run.until_step(moments.randint(step + 1, 10))
+    before, newest = saved_steps(workdir)
+    largest = max((workdir / "checkpoints" / str(newest) / "params").rglob("*"), key=lambda p: p.stat().st_size)
+    flip(largest)
+    run = Run(config, workdir, delay=0.4)
+    run.until(lambda: f"Restored step {before} " in run.output)
+    run.until_step(moments.randint(before + 1, 10))
     run.signal(signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
-    assert f"Restored step {step} " in run.output
+    assert f"checkpoints/{newest} is DAMAGED and will not be used" in run.output
+    assert f"{largest.name} has the right size, but not the bytes that were written" in run.output
+    assert (workdir / "checkpoints" / "damaged" / str(newest)).is_dir()
 
     run = Run(config, workdir)
     assert run.end() == 0, run.output
@@ -82,35 +94,11 @@ def test_killed_and_asked_to_end_again_and_again(config, alone, tmp_path):
     assert json.loads((workdir / "began.json").read_text())["unix"] > 0
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def test_damaged_newest_checkpoint(config, alone, tmp_path):
-    import shutil
-
-    workdir = Path(shutil.copytree(alone, tmp_path / "run"))
-    before, newest = saved_steps(workdir)
-    largest = max((workdir / "checkpoints" / str(newest) / "params").rglob("*"), key=lambda p: p.stat().st_size)
-    flip(largest)
-    run = Run(config, workdir)
-    assert run.end() == 0, run.output
-    assert "is DAMAGED and will not be used" in run.output
-    assert f"{largest.name} has the right size, but not the bytes that were written" in run.output
-    assert f"Restored step {before} " in run.output
-    assert (workdir / "checkpoints" / "damaged" / str(newest)).is_dir()
-    same_lines(workdir, alone)
-    same_state(workdir, alone)
-    assert losses(workdir).keys() == set(range(1, 13))
-
-
 def test_processes_come_and_go(config, alone, tmp_path):
     """Two processes, one killed in mid-step; four, one of them asked to end; then one: the losses are the same."""
     workdir = tmp_path / "run"
 
-    first, second = start_processes(config, workdir, 2, delay=0.15)
+    first, second = start_processes(config, workdir, 2, delay=0.4)
     first.until_step(3)
     second.signal(signal.SIGKILL)
     assert second.end() == -signal.SIGKILL
@@ -119,7 +107,7 @@ def test_processes_come_and_go(config, alone, tmp_path):
     before = saved_steps(workdir)[-1]
     assert before < 12
 
-    four = start_processes(config, workdir, 4, delay=0.15)
+    four = start_processes(config, workdir, 4, delay=0.4)
     four[0].until_step(before + 2)
     four[3].signal(signal.SIGTERM)
     assert [run.end() for run in four] == [75] * 4, four[0].output

@@ -285,7 +285,7 @@ class TestGuards:
         assert (last["guards/nonfinite"], last["guards/in_a_row"]) == (1, 0)
 
     def test_stop(self, config, tmp_path, steps_done):
-        with pytest.raises(RuntimeError, match=r"Step 4: .* 1 updates were refused as not finite.*set to skip"):
+        with pytest.raises(train.Stopped, match=r"Step 4: .* 1 updates were refused as not finite.*set to skip"):
             train.train(config, str(tmp_path))
         assert steps_done == [1, 2, 3, 4]
         checkpoints = Checkpoints(str(tmp_path), every=1, writer=False)

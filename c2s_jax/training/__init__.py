@@ -1,7 +1,7 @@
 """State, optimizer, jitted steps, checkpoints, guards, and what is to be seen of a run."""
 
 from c2s_jax.training.checkpoint import Checkpoints
-from c2s_jax.training.guards import Guards, guard_counts
+from c2s_jax.training.guards import Guards, Stopped, guard_counts
 from c2s_jax.training.meter import Meter
 from c2s_jax.training.optimizer import make_optimizer, make_schedule
 from c2s_jax.training.preemption import Preempted, Preemption
@@ -22,6 +22,7 @@ __all__ = [
     "Preemption",
     "Profile",
     "StatePlan",
+    "Stopped",
     "TrainState",
     "Watchdog",
     "create_state",

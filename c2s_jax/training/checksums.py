@@ -30,20 +30,20 @@ def damage(folder: Path, *, process: int = 0, processes: int = 1) -> str | None:
     The files are dealt out to ``processes``, of which this one reads its part.
     """
     try:
-        text = (folder / NAME).read_text()
+        content = (folder / NAME).read_bytes()
     except FileNotFoundError:
         return None  # written before there were lists
     try:
-        listed = json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"{NAME} is not JSON ({error})"
+        listed = {name: (int(size), str(checksum)) for name, (size, checksum) in json.loads(content).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        return f"{NAME} cannot be read ({error})"
     mine = sorted(listed.items())[process::processes]
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(lambda item: _difference(folder, *item), mine)
     return next((problem for problem in found if problem), None)
 
 
-def _difference(folder: Path, name: str, written: list) -> str | None:
+def _difference(folder: Path, name: str, written: tuple[int, str]) -> str | None:
     size, checksum = written
     try:
         found = (folder / name).stat().st_size

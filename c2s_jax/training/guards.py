@@ -12,6 +12,10 @@ ACTIONS = ("skip", "rewind", "stop")
 MAX_IN_A_ROW = 20  # refused updates after which a run stops whatever it was told
 
 
+class Stopped(Exception):
+    """A guard ended the run."""
+
+
 class GuardState(NamedTuple):
     """The optimizer's own state, the losses of the last accepted updates (NaN where there are none yet, float32
     [window]), and how many updates were refused (int32 []): for what reason, and in a row until now."""

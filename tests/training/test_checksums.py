@@ -33,7 +33,9 @@ def flip(path: Path) -> None:
         (lambda f: (f / "a/d/one").write_bytes(b"x"), r"a/d/one has 1 bytes, 10,240 were written"),
         (lambda f: (f / "two").write_bytes(b"x"), r"two has 1 bytes, 0 were written"),
         (lambda f: (f / "two").unlink(), r"two cannot be read \(No such file"),
-        (lambda f: (f / checksums.NAME).write_text("{"), r"checksums\.json is not JSON"),
+        (lambda f: (f / checksums.NAME).write_text("{"), r"checksums\.json cannot be read"),
+        (lambda f: (f / checksums.NAME).write_bytes(b'{"two": [0, "\xff"]}'), r"checksums\.json cannot be read"),
+        (lambda f: (f / checksums.NAME).write_text('{"two": 0}'), r"checksums\.json cannot be read"),
     ],
 )
 def test_damage_is_found(folder: Path, harm: Callable[[Path], None], message: str) -> None:
