@@ -114,7 +114,8 @@ def table(r: dict[str, Any]) -> str:
         f"{r['seq_len']} tokens a chip, remat={r['remat']} ({r['remat_scope']}), mlp_chunks={r['mlp_chunks']}",
         "chips": f"{r['chips']} × {r['chip']}, mesh {r['mesh']}",
         "memory": line(r).strip().split(";")[0],
-        "  GiB": f"{kinds} (aliased {used['aliased'] / GIB:.2f}); on the host {used['host'] / GIB:.2f}",
+        "  GiB": f"{kinds} (aliased {used['aliased'] / GIB:.2f}, peak {used['peak'] / GIB:.2f}); "
+        f"on the host {used['host'] / GIB:.2f}",
         "FLOPs": f"{r['flops_per_token'] / 1e9:.1f} G a token; executed a chip and step: products "
         f"{r['matmul_flops'] / 1e12:.1f} T, attention {r['attention_flops'] / 1e12:.1f} T",
         "traffic": f"HBM {r['memory_bytes'] / 1e9:.1f} GB; between chips, GB: {moved}",

@@ -24,6 +24,8 @@ FREE = (
     "distributed.",
     "mesh.",
     "accumulate",
+    "model.remat",
+    "model.mlp_chunks",
     "guards.nonfinite",
     "guards.spike",
     "guards.max_rewinds",

@@ -19,7 +19,11 @@ KERNEL_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """Bytes of one device by kind; ``total`` is all of them less what outputs share with arguments."""
+    """Bytes of one device by kind.
+
+    ``total`` is all of them less what outputs share with arguments. ``peak`` is the compiler's own figure of what is
+    held at once; temporaries count what it sets aside, which is more.
+    """
     m: Any = compiled.memory_analysis()
     kinds = {
         "arguments": m.argument_size_in_bytes,
@@ -29,7 +33,12 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
         "code": m.generated_code_size_in_bytes,
     }
     total = sum(kinds.values()) - 2 * kinds["aliased"]
-    return {**kinds, "host": m.host_temp_size_in_bytes + m.host_argument_size_in_bytes, "total": total}
+    return {
+        **kinds,
+        "host": m.host_temp_size_in_bytes + m.host_argument_size_in_bytes,
+        "peak": m.peak_memory_in_bytes,
+        "total": total,
+    }
 
 
 def account(config: ConfigDict, program: Program, tokens: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -61,10 +62,11 @@ def devices(text: str) -> list[jax.Device]:
     # The compiler's library asks for a TPU machine's metadata and for a lock on the TPU; there is none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    extra: dict[str, Any] = dict(EXTRA.get(generation, {}))
+    if shape == "1x1":  # the only slice smaller than a host
+        extra["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        topology = topologies.get_topology_desc(
-            f"{generation}:{shape}", platform="tpu", num_slices=slices, **EXTRA.get(generation, {})
-        )
+        topology = topologies.get_topology_desc(f"{generation}:{shape}", platform="tpu", num_slices=slices, **extra)
     except (RuntimeError, NotImplementedError) as error:
         hint = ""
         if "libtpu" in str(error).lower() or "plugin" in str(error).lower():

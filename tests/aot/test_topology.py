@@ -26,7 +26,9 @@ def test_no_such_topology(text: str) -> None:
         topology.parse(text)
 
 
-@pytest.mark.parametrize(("text", "count", "kind"), [("v4-16", 8, "TPU v4"), ("2*v5e:2x2", 8, "TPU v5 lite")])
+@pytest.mark.parametrize(
+    ("text", "count", "kind"), [("v4-16", 8, "TPU v4"), ("v5e-1", 1, "TPU v5 lite"), ("2*v5e:2x2", 8, "TPU v5 lite")]
+)
 def test_devices(text: str, count: int, kind: str) -> None:
     """A device a chip, also on v4, whose chips have two cores; slices are told apart."""
     pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')

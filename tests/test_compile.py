@@ -1,0 +1,145 @@
+"""``c2s_jax.compile`` from command line to exit status, on steps that the compiler for TPUs is quick with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from c2s_jax.aot import search
+from c2s_jax.config import base
+from c2s_jax.models import gemma2
+from c2s_jax.models.remat import POLICIES
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from c2s_jax.config import base
+
+def get_config():
+    config = base()
+    config.name = "toy"
+    config.steps, config.batch_size = 2_000, 8
+    config.data.seq_len = 1024
+    config.model.update(vocab_size=4096, embed_dim=256, ffw_dim=1024, num_layers=4, num_heads=2, num_kv_heads=1)
+    config.model.update(head_dim=128, query_pre_attn_scalar=128.0, sliding_window=512, dtype="bfloat16", remat="none")
+    return config
+"""
+SIZES = dict(vocab_size=4096, embed_dim=256, ffw_dim=1024, num_layers=4, heads=2, kv_heads=1, head_dim=128)
+
+
+def run(folder: Path, *flags: str) -> tuple[int, str, dict]:
+    """Exit status, what was printed, and the report."""
+    (folder / "toy.py").write_text(CONFIG)
+    file = folder / "report.json"
+    command = [sys.executable, "-m", "c2s_jax.compile", f"--config={folder / 'toy.py'}", f"--json={file}", *flags]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+    return done.returncode, done.stdout + done.stderr, json.loads(file.read_text()) if file.exists() else {}
+
+
+def test_a_step_that_fits(tmp_path: Path) -> None:
+    """Its products and attention are those that a count of the model's shapes gives, loops and all."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    status, said, report = run(tmp_path, "--topology=v5e:2x2", "--rows=2", "--tokens=1e9")
+    assert status == 0, said
+    assert report["fits"]
+    assert "fits" in said
+    assert (report["chips"], report["tokens_per_chip"], report["chip"]) == (4, 2048, "v5e")
+    tokens = report["tokens_per_chip"]
+    d, f, v = SIZES["embed_dim"], SIZES["ffw_dim"], SIZES["vocab_size"]
+    heads, kv = (SIZES[k] * SIZES["head_dim"] for k in ("heads", "kv_heads"))
+    layer = d * (2 * heads + 2 * kv) + 3 * d * f
+    # Forward and twice that backward. So few logits are one chunk, and are not made again.
+    assert report["matmul_flops"] == 6 * tokens * (SIZES["num_layers"] * layer + d * v)
+    keys = ((1024 + 1) / 2 + (512 * (512 + 1) / 2 + 512 * 512) / 1024) / 2
+    assert report["attention_flops"] == pytest.approx(2 * 9 * tokens * SIZES["num_layers"] * heads * keys, rel=1e-6)
+    flops = 3 * (2 * (SIZES["num_layers"] * layer + d * v) + 4 * SIZES["num_layers"] * heads * keys)
+    assert report["flops_per_token"] == pytest.approx(flops, rel=1e-6)
+    state = 12 * report["parameters"] / 4  # weights and two moments, float32, over four chips
+    assert report["hbm_bytes"]["arguments"] == pytest.approx(state, rel=0.1)
+    assert report["hbm_bytes"]["aliased"] == pytest.approx(state, rel=0.1)  # the state is donated
+    assert report["collective_bytes"]
+    bound = max(report["bounds_seconds"].values())
+    assert report["step_seconds_estimate"] == bound
+    assert report["chip_hours"] == pytest.approx(1e9 / tokens * bound / 3600)
+
+
+def test_a_step_that_does_not_fit(tmp_path: Path) -> None:
+    """16 rows of a wide network on one chip, with everything kept; recomputing it is the first thing that helps."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    wide = ("--config.model.ffw_dim=65536", "--config.model.num_layers=2", "--config.batch_size=16")
+    wide = (*wide, "--config.model.attention=xla")  # is compiled faster than splash
+    status, said, report = run(tmp_path, "--topology=v5e:1x1", *wide)
+    assert status == 1, said
+    assert not report["fits"]
+    assert report["hbm_bytes_per_chip"] > report["hbm_capacity_bytes"]
+    assert report["advice"] == "--config.model.remat=full"
+    assert "fits with: --config.model.remat=full" in said
+    assert [v["fits"] for v in report["variants"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology=v9:2x2"], "topology 'v9:2x2' is none"),
+        (
+            ["--topology=v5e:2x2", "--config.model.remat=everything"],
+            "model.remat='everything' is not one of none, full",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_a_line(tmp_path: Path, flags: list[str], message: str) -> None:
+    status, said, report = run(tmp_path, *flags)
+    assert status == 1
+    assert message in said
+    assert "Traceback" not in said
+    assert not report
+
+
+def test_what_a_policy_keeps_is_known_from_shapes() -> None:
+    """27B, one row: the table of widths in docs/training.md."""
+    config = base()
+    config.model.update(gemma2.RELEASED["27b"], dtype="bfloat16")
+    layers, tokens, gib = 46, 8192, 2**30
+    kept = {policy: search.kept_bytes(config, policy, rows=1) for policy in POLICIES}
+    assert kept["full"] == 0
+    assert kept["outputs"] == 2 * tokens * layers * (4608 + 32 * 128)
+    assert kept["dots"] - kept["narrow"] == 2 * tokens * layers * 2 * 36864
+    assert kept["narrow_gate0"] - kept["narrow"] == 2 * tokens * layers // 2 * 36864
+    assert list(kept.values()) == sorted(kept.values())
+    assert 60 < kept["dots"] / gib < 70
+
+
+def test_the_cheapest_change_comes_first() -> None:
+    config = base()
+    config.model.update(gemma2.RELEASED["2b"], remat="dots")
+    config.batch_size = 32
+    tried = []
+
+    def attempt(variant: object) -> dict:
+        tried.append(variant)
+        return {"fits": len(tried) == 3}
+
+    changes, reports = search.first_that_fits(config, 16, attempt)
+    assert changes == {"model.remat": "full", "model.mlp_chunks": 4, "accumulate": 2}
+    assert [r["fits"] for r in reports] == [False, False, True]
+    assert search.as_flags(changes).startswith("--config.model.remat=full --config.model.mlp_chunks=4")
+    assert config.model.remat == "dots"
+
+
+def test_the_search_for_the_richest_begins_at_what_should_fit() -> None:
+    config = base()
+    config.model.update(gemma2.RELEASED["27b"], dtype="bfloat16", remat="full")
+    config.batch_size = 4
+    first = {"hbm_bytes_per_chip": 20 << 30, "hbm_capacity_bytes": 95 << 30}
+    tried = []
+
+    def attempt(variant: object) -> dict:
+        tried.append(variant.model.remat)  # type: ignore[attr-defined]
+        return {"fits": len(tried) > 1}
+
+    changes, _ = search.richest_that_fits(config, 4, first, attempt)
+    assert tried == ["dots", "narrow_gate_up0"]
+    assert changes["model.remat"] == "narrow_gate_up0"
