@@ -7,7 +7,6 @@ others recomputed. ``POLICIES`` are specifications with names of their own, from
 
 import difflib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -110,7 +109,3 @@ def named(name: str, x: jax.Array) -> jax.Array:
     """``x`` under a name of ``NAMES``."""
     assert name in NAMES, name
     return checkpoint_name(x, name)
-
-
-whole = partial(checkpointed, spec="full")
-"""A function of which only the arguments are kept."""
