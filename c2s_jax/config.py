@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from c2s_jax.data import Augmentation, MixtureTask
 from c2s_jax.models import ARCHITECTURES, ModelConfig
 from c2s_jax.models.lora import LoRAConfig
+from c2s_jax.rl import GRPOOptions
 from c2s_jax.tasks import TASKS
 from c2s_jax.training.guards import check_guards
 from c2s_jax.training.profile import check_profile
@@ -27,7 +28,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     """The default configuration: pretraining of a model of ``models.ARCHITECTURES`` whose sizes are to be filled in."""
     config = ConfigDict()
     config.name = "run"
-    config.objective = "lm"  # next-token loss: pretraining and SFT
+    config.objective = "lm"  # next-token loss (pretraining and SFT), or "grpo"
     config.workdir = ""  # used when --workdir is not given
     config.seed = 0
     config.steps = 100_000
@@ -78,6 +79,11 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.data.tasks = ("all",)  # "all" the corpus has data for, or names; each is set up in data.mixture.<name>
     config.data.mixture = ConfigDict({task: mixture_task(task) for task in TASKS})
     config.data.augmentation = ConfigDict(dataclasses.asdict(Augmentation()))
+
+    config.grpo = ConfigDict(dataclasses.asdict(GRPOOptions()))  # batch_size is not used: see prompts, minibatches
+    config.grpo.rewards = ConfigDict()  # {name: {weight, settings of the reward}}, see docs/rl.md
+    config.grpo.rollout_batch = 0  # completions sampled at once; 0: all of a phase
+    config.grpo.show = 1  # completions printed and logged a phase
 
     config.log_every = 10
     config.validate_every = 1_000
@@ -147,8 +153,8 @@ def all_tasks(config: ConfigDict) -> bool:
 
 def check(config: ConfigDict, devices: int) -> None:
     """Refuse values that only fail together, before anything is built."""
-    if config.objective != "lm":
-        raise ValueError(f'objective={config.objective!r} is not available; this version trains "lm"')
+    if config.objective not in ("lm", "grpo"):
+        raise ValueError(f'objective={config.objective!r} must be "lm" or "grpo"')
     for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]} must be at least 1")
@@ -158,7 +164,9 @@ def check(config: ConfigDict, devices: int) -> None:
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
     rows = config.accumulate * devices
-    if config.batch_size % rows:
+    if config.objective == "grpo":
+        _check_grpo(config, rows)
+    elif config.batch_size % rows:
         raise ValueError(
             f"batch_size={config.batch_size} must be a multiple of accumulate × devices that share the batch = "
             f"{config.accumulate} × {devices}"
@@ -186,6 +194,34 @@ def _check_survival(config: ConfigDict) -> None:
         raise ValueError(f"transfer_guard={config.transfer_guard!r} is not one of allow, log, disallow")
     check_guards(config.guards)
     check_profile(config.profile.steps)
+
+
+def _check_grpo(config: ConfigDict, rows: int) -> None:
+    options = grpo_options(config)
+    size = options.completions // options.minibatches
+    if size % rows:
+        raise ValueError(
+            f"grpo.prompts × num_generations / minibatches = {size} completions an optimizer step must be a multiple "
+            f"of accumulate × devices that share them = {rows}"
+        )
+    for key, steps in (("steps", config.steps), ("checkpoint.every", config.checkpoint.every)):
+        if steps % options.updates:
+            raise ValueError(
+                f"{key}={steps} must be a multiple of grpo.num_iterations × minibatches = {options.updates} optimizer "
+                "steps, which make a phase"
+            )
+    if not config.init_from:
+        raise ValueError('objective="grpo" improves a trained model: give its folder in init_from')
+    if config.model.dropout or config.lora.dropout:
+        raise ValueError('objective="grpo" needs model.dropout=0 and lora.dropout=0: it learns from its own samples')
+    if config.ema_decay:
+        raise ValueError('objective="grpo" keeps no running mean of the parameters: set ema_decay=0')
+
+
+def grpo_options(config: ConfigDict) -> GRPOOptions:
+    """The options of ``config.grpo``."""
+    names = [field.name for field in dataclasses.fields(GRPOOptions)]
+    return GRPOOptions(**{name: config.grpo[name] for name in names})
 
 
 def model_config(config: ConfigDict, **changes: Any) -> ModelConfig:

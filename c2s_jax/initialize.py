@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,6 +18,7 @@ from c2s_jax.ops import choose_backend
 from c2s_jax.parallel import parameter_shardings
 from c2s_jax.text import Tokenizer
 from c2s_jax.training import Checkpoints, StatePlan, TrainState, make_optimizer
+from c2s_jax.training.state import all_weights
 
 
 def plan_state(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> StatePlan:
@@ -85,6 +87,14 @@ def state_to_restore(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> TrainSt
     if plan.adapter is None:
         return plan.abstract
     return plan.abstract._replace(frozen=_pretrained(config, plan, mesh))
+
+
+def reference_weights(config: ConfigDict, plan: StatePlan, mesh: Mesh, state: TrainState) -> nnx.State:
+    """The weights that a run starts from, beside those it trains: read again, or, under an adapter, no second copy."""
+    if state.frozen is None:
+        return _pretrained(config, plan, mesh)
+    silent = jax.tree.map(jnp.zeros_like, state.params)  # an adapter of zeros adds nothing
+    return all_weights(silent, state.frozen)
 
 
 def _pretrained(config: ConfigDict, plan: StatePlan, mesh: Mesh, tokenizer: Tokenizer | None = None) -> nnx.State:

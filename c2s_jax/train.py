@@ -1,4 +1,4 @@
-"""Train a model on cell sentences.
+"""Train a model on cell sentences (``objective = "lm"``; ``"grpo"``, learning from rewards, is ``c2s_jax.grpo``).
 
     python -m c2s_jax.train --config=configs/demo.py [--workdir=DIR] [--config.optimizer.learning_rate=1e-3]
 
@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict, config_flags
 
-from c2s_jax import workdirs
+from c2s_jax import grpo, workdirs
 from c2s_jax.aot.chips import chip
 from c2s_jax.aot.flops import training_flops_per_token
 from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
@@ -232,7 +232,8 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     try:
         start_processes(config.distributed)
-        train(config, workdirs.resolve(WORKDIR.value, config))
+        run = grpo.train if config.objective == "grpo" else train
+        run(config, workdirs.resolve(WORKDIR.value, config))
     except Preempted as end:
         workdirs.say(str(end))
         sys.exit(preemption.EXIT_CODE)

@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from c2s_jax.config import mixture, model_config
+from c2s_jax.config import check, mixture, model_config
 from c2s_jax.models import make_model, num_parameters
+from c2s_jax.rl.rewards import REWARDS
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -63,3 +64,13 @@ def test_pythia_sizes(name: str, parameters: int, sizes: tuple[int, ...]) -> Non
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
 def test_every_configuration_names_tasks_that_exist(path: Path) -> None:
     assert mixture(load(path.stem))
+
+
+@pytest.mark.parametrize("name", ["grpo_demo", "grpo_qa", "grpo_l1000", "grpo_dong"])
+def test_grpo(name: str) -> None:
+    """What can be said before weights and data are there: sizes, options and rewards fit together."""
+    config = load(name)
+    config.init_from = config.init_from or "RUN"
+    check(config, devices=8 if name != "grpo_demo" else 1)
+    model_config(config, vocab_size=config.model.vocab_size or 100)
+    assert set(config.grpo.rewards) <= set(REWARDS)

@@ -4,6 +4,7 @@ from c2s_jax.data.augment import Augmentation
 from c2s_jax.data.corpus import CellSource, Corpus
 from c2s_jax.data.formatting import Formatter
 from c2s_jax.data.mixture import Mixture, MixtureTask
+from c2s_jax.data.prompts import Prompts, PromptStream
 from c2s_jax.data.requests import Request, request
 from c2s_jax.data.stream import PackedRows, batches
 
@@ -15,6 +16,8 @@ __all__ = [
     "Mixture",
     "MixtureTask",
     "PackedRows",
+    "PromptStream",
+    "Prompts",
     "Request",
     "batches",
     "request",

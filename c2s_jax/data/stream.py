@@ -9,17 +9,16 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.data.augment import Augmentation, inverse_document_frequency
+from c2s_jax.data.augment import Augmentation
 from c2s_jax.data.cache import LastFew
 from c2s_jax.data.corpus import Corpus
 from c2s_jax.data.formatting import Formatter, Tokenized
-from c2s_jax.data.interactions import Interactions
 from c2s_jax.data.mixture import Block, Mixture, MixtureTask
 from c2s_jax.data.packing import plan_rows
 from c2s_jax.data.permute import generator
 from c2s_jax.data.ragged import offsets, places, positions
 from c2s_jax.data.survey import Survey
-from c2s_jax.data.writer import Writer
+from c2s_jax.data.writer import task_writers
 
 Rows = dict[str, NDArray]
 PACK_ROWS = 64  # rows that are made together
@@ -85,7 +84,7 @@ class PackedRows:
         self.formatter, self.seq_len, self.rows_per_block, self.seed = formatter, seq_len, rows_per_block, seed
         self.mixture = Mixture(tasks, corpus, split, seed=seed, missing=missing)
         self.task_names = tuple(t.task for t in tasks)
-        self.writers = _writers(self.mixture, corpus, formatter, seq_len, augmentation)
+        self.writers = task_writers(self.mixture, corpus, formatter, seq_len, augmentation)
         self.survey = Survey(self.mixture, self.writers, (min(PACK_ROWS, rows_per_block), seq_len))
         self._pack_starts = np.arange(0, rows_per_block, PACK_ROWS)
         self._dealt_per_row = self.survey.dealt * seq_len
@@ -207,28 +206,6 @@ def fill_rows(
         "segment_ids": scatter(np.repeat(np.arange(len(order)) - first + 1, lengths), np.int32),
         "task_ids": scatter(np.repeat(task, lengths), np.int32),
     }
-
-
-def _writers(
-    mixture: Mixture, corpus: Corpus, formatter: Formatter, seq_len: int, augmentation: Augmentation
-) -> list[Writer | None]:
-    """A writer for each task that has examples."""
-    rare = any(t.gene_order == "tfidf" for t in mixture.tasks)
-    idf = inverse_document_frequency(corpus.cells("train"), len(corpus.genes)) if rare else None
-    known = Interactions(corpus) if any(t.interactions for t in mixture.tasks) else None
-    return [
-        None
-        if stream is None
-        else Writer(
-            stream,
-            formatter,
-            seq_len=seq_len,
-            augmentation=augmentation,
-            idf=idf,
-            interactions=known if stream.settings.interactions else None,
-        )
-        for stream in mixture.streams
-    ]
 
 
 def batches(

@@ -99,6 +99,10 @@ class TaskStream:
         draft = Draft(self.templates, template, texts, chosen.indptr, chosen.cells)
         return Draw(draft, chosen.lists, lists, np.repeat(self.settings.n_genes(key), counts))
 
+    def anchors(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The cell of each of these examples whose fields are told, int64 [N]."""
+        return self.context.choose(self._units.at(numbers), keys(self._seed, self._number, numbers)).anchor
+
     def _with_fields(self, usable: NDArray[np.bool_], fields: Sequence[str], split: str) -> NDArray[np.bool_]:
         has = {f: self.context.has(f) for t in self.templates for f in t.fields - _NUMBERED} | {
             f: self.context.has(f) for f in fields

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.data.augment import Augmentation, sentences
+from c2s_jax.data.augment import Augmentation, inverse_document_frequency, sentences
+from c2s_jax.data.corpus import Corpus
 from c2s_jax.data.fitting import cut_to_fit
 from c2s_jax.data.formatting import Formatter, Slots, Tokenized
 from c2s_jax.data.interactions import Interactions
+from c2s_jax.data.mixture import Mixture
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.data.requests import Draft
 from c2s_jax.data.task_stream import TaskStream
@@ -132,3 +134,25 @@ def _shown(draft: Draft, kept: NDArray[np.int64]) -> NDArray[np.int64]:
     cell = positions(draft.indptr[:-1], draft.cells)
     np.maximum.at(out, np.repeat(np.arange(len(draft)), draft.cells), kept[cell])
     return out
+
+
+def task_writers(
+    mixture: Mixture, corpus: Corpus, formatter: Formatter, seq_len: int, augmentation: Augmentation
+) -> list[Writer | None]:
+    """A writer for each task that has examples."""
+    rare = any(t.gene_order == "tfidf" for t in mixture.tasks)
+    idf = inverse_document_frequency(corpus.cells("train"), len(corpus.genes)) if rare else None
+    known = Interactions(corpus) if any(t.interactions for t in mixture.tasks) else None
+    return [
+        None
+        if stream is None
+        else Writer(
+            stream,
+            formatter,
+            seq_len=seq_len,
+            augmentation=augmentation,
+            idf=idf,
+            interactions=known if stream.settings.interactions else None,
+        )
+        for stream in mixture.streams
+    ]

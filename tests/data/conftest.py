@@ -44,6 +44,9 @@ class CellsInMemory:
     def fields(self, name: str) -> np.ndarray:
         return self._fields.get(name, np.full(len(self), ""))
 
+    def cell_ids(self, indices: np.ndarray) -> np.ndarray:
+        return np.array([f"cell {i}" for i in indices])
+
     def field_codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         values, codes = np.unique(self.fields(name), return_inverse=True)
         return codes.astype(np.int32), values

@@ -1,0 +1,135 @@
+"""The jitted programs of GRPO on the training side: log-probabilities of completions, and the update.
+
+Letters: B completions, T tokens of prompt and completion, C tokens of a completion, V vocabulary.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from c2s_jax.models import Decoder
+from c2s_jax.ops import constrain, token_logprobs
+from c2s_jax.parallel import InMesh
+from c2s_jax.rl.loss import token_loss
+from c2s_jax.rl.options import GRPOOptions
+from c2s_jax.training import TrainState
+from c2s_jax.training.state import all_weights
+
+Batch = dict[str, jax.Array]
+
+
+def completion_logprobs(
+    model: Decoder, batch: Batch, options: GRPOOptions, vocab_size: int
+) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
+    """Log-probability of each completion token at the sampling temperature, and entropy of its distribution.
+
+    Only the hidden states that predict completion tokens meet the vocabulary.
+
+    Parameters
+    ----------
+    batch
+        ``tokens`` [B, T], each row a prompt, its completion and padding; ``prompt_lengths`` [B];
+        ``completions`` [B, C].
+    vocab_size
+        Pieces of the tokenizer: rows beyond, which pad a checkpoint's table, are never sampled.
+    """
+    hidden = model.hidden(batch["tokens"])
+    at = batch["prompt_lengths"][:, None] - 1 + jnp.arange(batch["completions"].shape[1])
+    at = jnp.minimum(at, hidden.shape[1] - 1)  # padding of the shorter ones
+    hidden = constrain(jnp.take_along_axis(hidden, at[..., None], axis=1), "batch", "time", "embed")
+    table = model.output_table[:vocab_size].astype(hidden.dtype)
+    return token_logprobs(
+        hidden, table, batch["completions"], softcap=model.config.final_softcap, temperature=options.temperature
+    )
+
+
+def make_logprobs(graphdef: nnx.GraphDef, mesh: Mesh, options: GRPOOptions, *, vocab_size: int, parts: int) -> InMesh:
+    """Build ``(weights, batch) -> float32 [B, C]``; the batch is taken in ``parts``, one after the other."""
+
+    def run(weights: nnx.State, batch: Batch) -> jax.Array:
+        model = nnx.merge(graphdef, weights)
+        found = jax.lax.map(lambda part: completion_logprobs(model, part, options, vocab_size)[0], cut(batch, parts))
+        return jnp.swapaxes(found, 0, 1).reshape(batch["completions"].shape)
+
+    return InMesh(jax.jit(run), mesh)
+
+
+def make_update(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    shardings: TrainState,
+    options: GRPOOptions,
+    *,
+    vocab_size: int,
+    accumulate: int = 1,
+) -> InMesh:
+    """Build ``(state, batch) -> (state, metrics)``, one optimizer step; the state is donated, metrics stay on device.
+
+    The batch holds what ``completion_logprobs`` needs and, float32, ``mask``, ``weights`` and ``sampled`` (log-
+    probabilities of the sampler) [B, C], ``advantages`` [B]; where a phase has several steps ``old`` [B, C], and with
+    ``beta`` ``reference`` [B, C]. It is taken in ``accumulate`` parts, whose gradients add up.
+    """
+
+    def gradients(state: TrainState, batch: Batch) -> Any:
+        def loss(params: nnx.State) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return loss_sums(graphdef, all_weights(params, state.frozen), batch, options, vocab_size)
+
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        return sums, grads
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        if accumulate == 1:
+            sums, grads = gradients(state, batch)
+        else:
+            micro = cut(batch, accumulate)
+            shapes = jax.eval_shape(gradients, state, jax.tree.map(lambda x: x[0], micro))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            sums, grads = jax.lax.scan(
+                lambda carry, part: (jax.tree.map(jnp.add, carry, gradients(state, part)), None), zeros, micro
+            )[0]
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        tokens = jnp.maximum(sums.pop("tokens"), 1.0)
+        metrics = {"loss": sums.pop("loss"), **{name: value / tokens for name, value in sums.items()}}
+        metrics["gradient_norm"] = optax.tree.norm(grads)
+        return TrainState(state.step + 1, params, opt_state, state.ema, state.frozen), metrics
+
+    return InMesh(jax.jit(update, donate_argnums=0, out_shardings=(shardings, None)), mesh)
+
+
+def loss_sums(
+    graphdef: nnx.GraphDef, weights: nnx.State, batch: Batch, options: GRPOOptions, vocab_size: int
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss of a batch under a model's weights, and what is reported; see ``weighted_loss``."""
+    return weighted_loss(*completion_logprobs(nnx.merge(graphdef, weights), batch, options, vocab_size), batch, options)
+
+
+def weighted_loss(
+    logprobs: Float[Array, "B C"], entropy: Float[Array, "B C"], batch: Batch, options: GRPOOptions
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted sum of token losses, and sums over tokens of what is reported as means."""
+    mask = batch["mask"]
+    old = batch["old"] if "old" in batch else jax.lax.stop_gradient(logprobs)
+    per_token = token_loss(logprobs, old, batch.get("reference"), batch["advantages"], mask, options)
+    # Where nothing counts there may be no number: a padding token can have any ratio.
+    loss = jnp.sum(jnp.where(mask > 0, per_token.loss, 0.0) * batch["weights"])
+    reported = {
+        "kl": per_token.kl,
+        "clipped_low": per_token.clipped_low,
+        "clipped_high": per_token.clipped_high,
+        "entropy": entropy,
+        "logprob_gap": jnp.abs(logprobs - batch["sampled"]),
+    }
+    sums = {name: jnp.sum(jnp.where(mask > 0, jax.lax.stop_gradient(x), 0.0)) for name, x in reported.items()}
+    return loss, sums | {"tokens": mask.sum(), "loss": jax.lax.stop_gradient(loss)}
+
+
+def cut(batch: Batch, parts: int) -> Batch:
+    """Columns [B, ...] -> [parts, B / parts, ...], strided so that each part has rows of every device."""
+    return {name: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for name, x in batch.items()}
