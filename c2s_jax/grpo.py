@@ -29,6 +29,7 @@ from c2s_jax.training import (
     MetricWriter,
     Preempted,
     Preemption,
+    Stopped,
     Watchdog,
     guard_counts,
     make_optimizer,
@@ -44,7 +45,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     ------
     Preempted
         The run was asked to end (SIGTERM), and has saved where it was.
-    RuntimeError
+    Stopped
         A guard stopped it, or the sampler's log-probabilities are not the trainer's.
     """
     started = time.monotonic()
@@ -152,7 +153,7 @@ def train(config: ConfigDict, workdir: str) -> None:
         thing.close()
     workdirs.add_seconds(workdir, "training", time.monotonic() - started)
     if verdict != "go":
-        raise RuntimeError(guards.reason)
+        raise Stopped(guards.reason)
     if preempted:
         raise Preempted(f"Asked to end: step {step:,} is saved; the same command goes on from there.")
 
@@ -195,11 +196,11 @@ def check_gap(gap: float, limit: float, number: int) -> None:
 
     Raises
     ------
-    RuntimeError
+    Stopped
         When their log-probabilities differ by more than ``limit`` in the mean.
     """
     if not gap <= limit:
-        raise RuntimeError(
+        raise Stopped(
             f"phase {number:,}: log-probabilities of the sampler and of the training pass differ by {gap:.3g} a token "
             f"in the mean, more than grpo.max_logprob_gap={limit:g}. In bfloat16 a larger limit may be right; "
             "otherwise this is a bug, please report it"
