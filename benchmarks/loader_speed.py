@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -88,6 +88,16 @@ def measured(rows: PackedRows) -> dict[str, Any]:
     }
 
 
+def planned(open_rows: Callable[[int], PackedRows], examples: int = 1_000_000) -> dict[str, Any]:
+    """Seconds to plan a block of so many examples: which they are, and which pack has them."""
+    few = open_rows(BLOCK_ROWS)
+    rows = open_rows(round(BLOCK_ROWS * examples / few.examples_per_block))
+    began = time.process_time()
+    rows.plan(0)
+    seconds = time.process_time() - began
+    return {"rows": rows.rows_per_block, "examples": rows.examples_per_block, "seconds": round(seconds, 2)}
+
+
 def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -105,22 +115,18 @@ def main() -> None:
         found["table_seconds"] = round(time.process_time() - began, 2)
         cells = corpus.cells("train")
         found["cells"], found["genes_a_cell"] = len(cells), round(float(cells.n_genes.mean()))
+        same: dict[str, Any] = {"seq_len": SEQ_LEN, "missing": "skip"}
         for name, (tasks, augmentation) in mixtures().items():
             print(name, file=sys.stderr, flush=True)
             began = time.process_time()
             rows = PackedRows(
-                corpus,
-                "train",
-                tasks,
-                formatter,
-                seq_len=SEQ_LEN,
-                rows_per_block=BLOCK_ROWS,
-                augmentation=augmentation,
-                missing="skip",
+                corpus, "train", tasks, formatter, rows_per_block=BLOCK_ROWS, augmentation=augmentation, **same
             )
             opened = time.process_time() - began
             found[name] = measured(rows) | {"seconds_to_open": round(opened, 2)}
             print(found[name], file=sys.stderr, flush=True)
+        tasks, _ = mixtures()["single- and multi-cell tasks"]
+        found["plan"] = planned(lambda n: PackedRows(corpus, "train", tasks, formatter, rows_per_block=n, **same))
     print(json.dumps(found, indent=2))
 
 
