@@ -121,6 +121,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.top_p = 1.0
     config.evaluation.knn = 5
     config.evaluation.pca_components = 32
+    config.evaluation.more_suites = ()  # beside annotation and generation: "embedding", "bulk", "perturbation"
     config.notes = ()  # sentences for the report, e.g. what was tuned and on what
     return config
 

@@ -3,6 +3,7 @@
 python -m c2s_jax.evaluate --config=configs/demo.py --workdir=runs/demo [--config.evaluation.split=validation]
 """
 
+import functools
 import os
 import time
 from typing import Any
@@ -13,10 +14,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
+import c2s_jax
 from c2s_jax import workdirs
 from c2s_jax.config import parse_flags, plain
 from c2s_jax.data import Corpus, Formatter
-from c2s_jax.evaluation import Context, annotation, generation, pages
+from c2s_jax.evaluation import Context, annotation, generation, pages, suite_pages, suites
+from c2s_jax.evaluation.store import Store, weights_fingerprint
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.initialize import plan_state, state_to_restore
 from c2s_jax.parallel import make_mesh
@@ -25,9 +28,14 @@ from c2s_jax.training import Checkpoints
 
 
 def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> dict[str, Any]:
-    """Measure a model on ``config.evaluation.split``; writes the metrics and the report, returns the metrics."""
+    """Measure a model on ``config.evaluation.split``; writes the metrics and the report, returns the metrics.
+
+    What the model answered in each suite is kept in ``workdir/evaluation`` as soon as the suite is whole, and taken
+    from there when the same weights are evaluated with the same settings again.
+    """
     started = time.monotonic()
     e = config.evaluation
+    suites.check(e.more_suites)
     corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
@@ -41,9 +49,11 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
     )
     context = Context(graphdef, params, mesh, corpus, formatter, sampler, e.max_genes)
 
-    found = annotation.annotate(context, e.split, prompts_per_cell=e.prompts_per_cell, max_cells=e.max_cells)
-    sampling = Sampling(temperature=e.temperature, top_p=e.top_p)
-    made = generation.generate_cells(context, e.split, sampling=sampling, seed=config.seed, max_cells=e.max_cells)
+    kept = _store(config, workdir, context)
+    answers = kept("annotation", lambda: _annotate(context, e).to_json())
+    found = annotation.Annotations.from_json(answers)
+    texts = kept("generation", lambda: _generate(context, e, config.seed).to_json())
+    made = generation.Generated.from_json(texts, corpus.genes)
     cells = generation.populations(context, e.split, made, components=e.pca_components, seed=config.seed)
     metrics = {
         "annotation": annotation.annotation_metrics(context, e.split, found),
@@ -51,11 +61,37 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
         "reconstruction": reconstruction(corpus),
         "split": e.split,
     }
+    for name in e.more_suites:
+        measured = kept(name, functools.partial(suites.SUITES[name], context, e, config.seed))
+        if measured is None:
+            workdirs.say(f"The corpus has no cells for the suite {name!r} in its split {e.split!r}")
+        else:
+            metrics[name] = measured
+    metrics["flags"] = suite_pages.flags(metrics)
     metrics["seconds"] = workdirs.add_seconds(workdir, "evaluation", time.monotonic() - started)
     pages.write(plain(config), workdir, context, metrics, found, made, cells)
     workdirs.write_json(os.path.join(workdir, "metrics.json"), metrics)
     summarize(metrics, workdir)
     return metrics
+
+
+def _store(config: Any, workdir: str, context: Context) -> Store:
+    settings = {k: v for k, v in plain(config)["evaluation"].items() if k not in ("at_end", "more_suites")}
+    cells = [len(context.corpus.cells(split)) for split in ("train", config.evaluation.split)]
+    key = {"settings": settings, "seed": config.seed, "cells": cells, "weights": weights_fingerprint(context.params)}
+    key["version"] = c2s_jax.__version__
+    return Store(os.path.join(workdir, "evaluation"), key)
+
+
+def _annotate(context: Context, settings: Any) -> annotation.Annotations:
+    e = settings
+    return annotation.annotate(context, e.split, prompts_per_cell=e.prompts_per_cell, max_cells=e.max_cells)
+
+
+def _generate(context: Context, settings: Any, seed: int) -> generation.Generated:
+    e = settings
+    sampling = Sampling(temperature=e.temperature, top_p=e.top_p)
+    return generation.generate_cells(context, e.split, sampling=sampling, seed=seed, max_cells=e.max_cells)
 
 
 def reconstruction(corpus: Corpus) -> dict[str, Any]:
@@ -84,6 +120,8 @@ def summarize(metrics: dict[str, Any], workdir: str) -> None:
         f"(real vs real {ref['real_vs_real']['scfid']:.2f}, shuffled labels {ref['shuffled_labels']['scfid']:.2f})"
     )
     print(f"  reconstruction  R² {r['r2']:.3f}")
+    for flag in metrics["flags"]:
+        print(f"  FLAG  {flag}")
     print(f"Report: {os.path.join(workdir, 'report.html')}")
 
 

@@ -55,5 +55,6 @@ def get_config() -> ConfigDict:
     config.validation_rows = 32
     config.checkpoint.every = 150
     config.evaluation.update(at_end=True, max_genes=GENES, batch_size=70, temperature=0.85, top_p=0.95)
+    config.evaluation.more_suites = ("embedding",)
     config.notes = (TUNED, NOT_TUNED)
     return config

@@ -24,6 +24,15 @@ class Annotations:
     predicted: NDArray
     answers: NDArray  # [C, P] free text, one a prompt
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {name: value.tolist() for name, value in vars(self).items()}
+
+    @staticmethod
+    def from_json(kept: dict[str, Any]) -> "Annotations":
+        """What ``to_json`` gave."""
+        return Annotations(**{name: np.array(value, np.str_) for name, value in kept.items()})
+
 
 def annotate(
     context: Context,

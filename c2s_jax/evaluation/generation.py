@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
-from c2s_jax.cells import RankExpression, RepairReport, repair_sentence
+from c2s_jax.cells import GeneVocabulary, RankExpression, RepairReport, repair_sentence
 from c2s_jax.data import Corpus, request
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of, templates_for
 from c2s_jax.evaluation.embedding import Embedder
@@ -43,6 +43,22 @@ class Generated:
     sentences: Sentences
     repairs: list[RepairReport]
 
+    def to_json(self) -> dict[str, Any]:
+        """What was asked and written, as JSON values."""
+        return {"cells": self.cells.tolist(), "labels": self.labels.tolist(), "texts": self.texts}
+
+    @staticmethod
+    def from_json(kept: dict[str, Any], genes: GeneVocabulary) -> "Generated":
+        """From what ``to_json`` gave; texts are repaired to lists of ``genes``."""
+        repaired = [repair_sentence(t, genes) for t in kept["texts"]]
+        return Generated(
+            np.array(kept["cells"], np.int64),
+            np.array(kept["labels"], np.str_),
+            kept["texts"],
+            Sentences.of([genes.ids(found) for found, _ in repaired]),
+            [report for _, report in repaired],
+        )
+
 
 def generate_cells(
     context: Context,
@@ -52,12 +68,19 @@ def generate_cells(
     seed: int = 0,
     max_cells: int | None = None,
     prompts: str = "c2s_jax",
+    task: str = TASK,
+    rows: NDArray[np.int64] | None = None,
+    values: Mapping[str, NDArray] = {},
 ) -> Generated:
-    """Sample one cell sentence for the type of each labelled cell of ``split``, templates taken in turn."""
+    """Sample one cell sentence for the type of each labelled cell of ``split``, templates taken in turn.
+
+    ``rows`` says for which cells instead. ``values`` takes the place of fields of these cells in their prompts.
+    """
     cells = context.corpus.cells(split)
     all_labels = cells.fields("cell_type")
-    indices = np.flatnonzero(all_labels != "")[:max_cells]
-    templates, columns = templates_for(TASK, prompts, cells, indices)
+    indices = np.flatnonzero(all_labels != "")[:max_cells] if rows is None else rows
+    templates, columns = templates_for(task, prompts, cells, indices)
+    columns |= {name: column for name, column in values.items() if name in columns}
     real = sentences_of(cells, indices, context.max_genes)
     lengths = np.diff(real.indptr)
     requests = [
@@ -74,10 +97,8 @@ def generate_cells(
         sampling=sampling,
         seed=seed,
     )
-    texts = [TASKS[TASK].parse(t) for t in samples.texts(context.formatter.tokenizer.decode)]
-    repaired = [repair_sentence(t, context.corpus.genes) for t in texts]
-    sentences = Sentences.of([context.corpus.genes.ids(genes) for genes, _ in repaired])
-    return Generated(indices, all_labels[indices], texts, sentences, [r for _, r in repaired])
+    texts = [TASKS[task].parse(t) for t in samples.texts(context.formatter.tokenizer.decode)]
+    return Generated.from_json({"cells": indices, "labels": all_labels[indices], "texts": texts}, context.corpus.genes)
 
 
 @dataclasses.dataclass(frozen=True)

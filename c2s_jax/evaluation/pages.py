@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from c2s_jax import report
+from c2s_jax.evaluation import controls, suite_pages
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.generation import Generated, Populations, Spaces, rank_expressions
@@ -41,6 +42,7 @@ def write(
             markers,
         ),
         *(_bars(metrics["generation"], space, spaces[space]) for space in (Spaces.PCA, Spaces.MODEL)),
+        *suite_pages.figures(metrics),
         *_lines(context),
         report.learning_curves(report.read_metrics(os.path.join(workdir, "metrics.jsonl"))),
     ]
@@ -50,7 +52,7 @@ def write(
         subtitle=_subtitle(context, metrics),
         metrics=metrics,
         figures=figures,
-        tables=_tables(metrics, made, genes),
+        tables=[*_tables(metrics, made, genes), *suite_pages.tables(metrics)],
         notes=_notes(settings, metrics, spaces),
         config=settings,
     )
@@ -102,11 +104,14 @@ def _tables(metrics: dict[str, Any], made: Generated, genes: tuple[str, ...]) ->
         "real through its own sentence": references["real_through_its_sentence"],
         "generated, shuffled labels": references["shuffled_labels"],
     }
+    flagged = controls.unbeaten(generation, suite_pages.scrambles_of("generation", generation))
     first = {label: i for i, label in reversed(list(enumerate(made.labels)))}
     samples = [(str(label), made.texts[i]) for label, i in sorted(first.items())]
     return [
         report.annotation_table(rows, n=annotation["n"]),
-        report.comparison_table(shown, metrics=columns, title="Conditional cell generation", n=generation["n"]),
+        report.comparison_table(
+            shown, metrics=columns, title="Conditional cell generation", n=generation["n"], flagged=flagged
+        ),
         report.sentence_table(samples, set(genes)),
     ]
 
@@ -135,7 +140,9 @@ def _notes(settings: dict[str, Any], metrics: dict[str, Any], spaces: dict[str, 
     ]
     if skipped:
         measures.append(f"Left out of scFID for having fewer than two cells on a side: {', '.join(skipped)}.")
+    flags = metrics["flags"] or ["None: every result that has a scramble beside it is better than the scramble."]
     return {
+        "Red flags": flags,
         "How the numbers are made": measures,
         "What was tuned": list(settings["notes"]) or ["Nothing is stated in the configuration (config.notes)."],
         "Run": [

@@ -8,6 +8,7 @@ from c2s_jax.metrics.bertscore import BertScore, TokenEncoder, bertscore
 from c2s_jax.metrics.classification import Baseline, accuracy, auroc, baselines, confusion, macro_f1
 from c2s_jax.metrics.discrepancy import CELLOT_GAMMAS, median_gamma, mmd
 from c2s_jax.metrics.frechet import ScFID, scfid, scfid_by_condition, scfid_on_device
+from c2s_jax.metrics.integration import batch_mixing, silhouette
 from c2s_jax.metrics.kendall import kendall_tau_b, kendall_tau_b_on_device, position_scores
 from c2s_jax.metrics.knn import knn_accuracy, knn_predict
 from c2s_jax.metrics.matching import foscttm, foscttm_by_direction
@@ -31,6 +32,7 @@ __all__ = [
     "accuracy",
     "auroc",
     "baselines",
+    "batch_mixing",
     "bertscore",
     "bootstrap",
     "confusion",
@@ -57,6 +59,7 @@ __all__ = [
     "scfid_by_condition",
     "scfid_of_moments",
     "scfid_on_device",
+    "silhouette",
     "transport",
     "wasserstein",
 ]

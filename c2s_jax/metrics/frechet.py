@@ -56,7 +56,7 @@ def scfid(real: ArrayLike, generated: ArrayLike) -> float:
     ----------
     real, generated
         Embeddings [n, d] and [m, d], n and m at least 2; for a subset of genes, expression in their columns.
-        Computed in float32 (within 1e-5 of float64, relative), in float64 under ``jax.enable_x64``. More cells than
+        Computed in float32 (within 2e-5 of float64, relative), in float64 under ``jax.enable_x64``. More cells than
         fit into memory go through `Moments`.
 
     Returns

@@ -149,6 +149,7 @@ def per_condition_bars(
     measure: str = "scFID",
     space: str = "embedding",
     few: int = 10,
+    section: str = "Generation",
 ) -> Figure:
     """Distance of generated to real cells by condition (bars), beside references (marks).
 
@@ -164,6 +165,8 @@ def per_condition_bars(
         Conditions with fewer cells on a side are drawn pale.
     measure, space
         What is drawn and in which embedding space, for the axis and the caption.
+    section
+        Heading of the report under which it stands.
     """
     if not generated:
         raise ValueError("no condition to draw")
@@ -195,15 +198,16 @@ def per_condition_bars(
         axis.legend(handles, texts, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
         png = to_png(figure)
     means = {"generated": generated, **references}
+    shuffled = next((name for name in references if "shuffled" in name), "shuffled labels")
     averages = "; ".join(f"{k} {np.mean([v[c] for c in order if c in v]):.3g}" for k, v in means.items())
     caption = (
         f"{measure} by condition in {space}; lower is closer. A bar near the mark of “real vs real” means "
         "that generated cells differ from real ones no more than two samples of real cells do; one near "
-        f"“shuffled labels”, that the condition was ignored. Means: {averages}."
+        f"“{shuffled}”, that the condition was ignored. Means: {averages}."
     )
     if n:
         caption += (
             " In brackets: real | generated cells. Few cells make any such distance larger: pale bars rest "
             f"on fewer than {few}."
         )
-    return Figure(f"{measure} by condition", caption, png, "Generation")
+    return Figure(f"{measure} by condition", caption, png, section)

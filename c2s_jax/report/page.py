@@ -13,7 +13,7 @@ import jinja2
 from c2s_jax.report.style import Figure
 from c2s_jax.report.tables import Table
 
-_SECTIONS = ("Annotation", "Generation", "Reconstruction", "Training")
+_SECTIONS = ("Annotation", "Generation", "Embedding", "Bulk", "Perturbation", "Reconstruction", "Training")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def write_report(
     metrics
         Nested numbers as in ``metrics.json``; all are listed at the end.
     figures, tables
-        Shown under their sections: annotation, generation, reconstruction, training, then others in order.
+        Shown under their sections: annotation, generation, further suites, reconstruction, training, then others.
     notes
         Heading → a paragraph or a list of points (what was tuned, what to beware of), after the figures.
     config

@@ -58,6 +58,13 @@ MEASURES = {
     ),
     "scfid": Measure("scFID", "lower", "Fréchet distance of cells by condition, mean over conditions"),
     "scfid_model": Measure("scFID, model", "lower", "the same in the model's own embedding"),
+    "silhouette": Measure("Silhouette", "higher", "how far types lie apart: 1 apart, 0 overlapping, negative wrong"),
+    "batch_mixing": Measure("Batch mixing", "higher", "1 where batches of a type overlap, 0 where they lie apart"),
+    "foscttm": Measure("FOSCTTM", "lower", "share of wrong matches closer than the true one; 0.5 is chance"),
+    "foscttm_cells_to_bulk": Measure("Cells → bulk", "lower", "FOSCTTM looking from cells"),
+    "foscttm_bulk_to_cells": Measure("Bulk → cells", "lower", "FOSCTTM looking from bulk"),
+    "mmd": Measure("MMD²", "lower", "squared maximum mean discrepancy by condition, median heuristic"),
+    "wasserstein": Measure("W2", "lower", "2-Wasserstein distance by condition"),
     "r2": Measure("R²", "higher", "share of variance of expression explained by rank, within the fit's range"),
     "r2_all": Measure("R², all genes", "higher", "the same over all expressed genes"),
 }
@@ -90,6 +97,7 @@ def comparison_table(
     n: int | None = None,
     section: str = "Generation",
     names: Mapping[str, Measure] | None = None,
+    flagged: Collection[str] = (),
 ) -> Table:
     """One row a method or reference, one column a metric, the best of each column bold.
 
@@ -100,6 +108,8 @@ def comparison_table(
         references, not competitors: they are never bold.
     metrics
         Keys to show, in order; known ones (`MEASURES`) and those of `names` are named, explained and ranked.
+    flagged
+        Metrics of the first row to show in red: they beat no scramble.
     """
     known = {**MEASURES, **(names or {})}
     measures = [known.get(key, Measure(key.replace("_", " "), "", "")) for key in metrics]
@@ -109,6 +119,9 @@ def comparison_table(
         [name, *(_written(values.get(key), m) for key, m in zip(metrics, measures, strict=True))]
         for name, values in rows.items()
     ]
+    for column, key in enumerate(metrics, 1):
+        if key in flagged and body[0][column] is not None:
+            body[0][column] = Markup('<span class="flag">{} ⚑</span>').format(body[0][column])
     meanings = "; ".join(f"{m.name}: {m.meaning}" for m in measures if m.meaning)
     count = f"n = {n:,} cells. " if n is not None else ""
     caption = " ".join(x for x in (count.strip(), caption, f"{meanings}." if meanings else "") if x)

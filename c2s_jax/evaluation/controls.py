@@ -1,0 +1,35 @@
+"""Scrambles that a result has to beat, and the flags of those that do not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+HIGHER = ("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap")
+LOWER = ("scfid", "mmd", "wasserstein", "foscttm")
+WHAT = {
+    "shuffled_labels": "cells under shuffled labels",
+    "shuffled_genes": "the same genes in random order",
+    "shuffled_pairs": "cells beside a random bulk sample",
+    "shuffled_perturbations": "cells asked for under shuffled perturbation names",
+}
+
+
+def unbeaten(values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Metrics of a suite that are no better than a scramble's: metric → names of these scrambles."""
+    flags: dict[str, list[str]] = {}
+    for scramble, scores in scrambles.items():
+        for metric, score in scores.items():
+            if values.get(metric) is None or score is None or metric not in HIGHER + LOWER:
+                continue
+            better = values[metric] > score if metric in HIGHER else values[metric] < score
+            if not better:
+                flags.setdefault(metric, []).append(scramble)
+    return flags
+
+
+def sentences(suite: str, values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The flags in words, for the report and the console."""
+    return [
+        f"{suite}: {metric} {values[metric]:.3f} does not beat {WHAT.get(name, name)} ({scrambles[name][metric]:.3f})"
+        for metric, names in unbeaten(values, scrambles).items()
+        for name in names
+    ]

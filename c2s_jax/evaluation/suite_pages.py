@@ -1,0 +1,98 @@
+"""Tables and pictures of the further suites, and what they flag."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from c2s_jax import report
+from c2s_jax.evaluation import controls
+
+COLUMNS = {
+    "embedding": ("knn_accuracy", "silhouette", "batch_mixing"),
+    "bulk": ("foscttm", "foscttm_cells_to_bulk", "foscttm_bulk_to_cells"),
+    "perturbation": ("scfid", "mmd", "wasserstein"),
+}
+TITLES = {
+    "embedding": "Embedding of held-out cells",
+    "bulk": "Cells beside pseudobulk of their group",
+    "perturbation": "Cells generated under a perturbation",
+}
+CAPTIONS = {
+    "embedding": "k-NN votes among training cells. “Genes in random order” embeds the same genes without their order.",
+    "bulk": "Cosine similarity, zero-shot. The last row deals the bulk samples out anew.",
+    "perturbation": "Means over type × perturbation, in principal components of training expression. Control and "
+    "perturbed cells are training cells of the type; “nearest training cell” looks from its control cells.",
+}
+NAMES = {
+    "pca": "PCA of expression",
+    "expression": "expression itself",
+    "control_cells": "control cells",
+    "perturbed_cells": "cells under any perturbation",
+    "nearest_training_cell": "nearest training cell",
+    "real_vs_real": "real vs real",
+    "real_through_its_sentence": "real through its own sentence",
+    "shuffled_labels": "shuffled labels",
+    "shuffled_genes": "genes in random order (shuffled)",
+    "shuffled_pairs": "shuffled bulk samples",
+    "shuffled_perturbations": "shuffled perturbation names",
+}
+
+
+def flags(metrics: Mapping[str, Any]) -> list[str]:
+    """What does not beat its scramble, in words, over all suites."""
+    out = []
+    for suite, values in metrics.items():
+        if scrambles := scrambles_of(suite, values):
+            out += controls.sentences(suite, values, scrambles)
+    return out
+
+
+def scrambles_of(suite: str, values: Any) -> dict[str, Any]:
+    """A suite's scrambles by name."""
+    if suite == "generation":
+        return {"shuffled_labels": values["references"]["shuffled_labels"]}
+    return values.get("scrambles", {}) if isinstance(values, Mapping) else {}
+
+
+def tables(metrics: Mapping[str, Any]) -> list[report.Table]:
+    """A table a suite: the model, baselines, references, scrambles."""
+    return [_table(suite, metrics[suite]) for suite in COLUMNS if metrics.get(suite)]
+
+
+def _table(suite: str, values: Mapping[str, Any]) -> report.Table:
+    scrambles = values.get("scrambles", {})
+    rows = {"c2s_jax": values}
+    for kind in ("baselines", "references", "scrambles"):
+        rows |= {NAMES.get(name, name): scores for name, scores in values.get(kind, {}).items()}
+    return report.comparison_table(
+        rows,
+        metrics=[key for key in COLUMNS[suite] if any(scores.get(key) is not None for scores in rows.values())],
+        title=TITLES[suite],
+        caption=CAPTIONS[suite],
+        n=values["n"],
+        section=suite.capitalize(),
+        flagged=controls.unbeaten(values, scrambles),
+    )
+
+
+def figures(metrics: Mapping[str, Any]) -> list[report.Figure]:
+    """Bars by condition of the perturbation suite."""
+    values = metrics.get("perturbation")
+    if not values or not values["scfid_by_condition"]:
+        return []
+    beside = {
+        "real vs real": values["references"].get("real_vs_real"),
+        "shuffled names": values["scrambles"]["shuffled_perturbations"],
+        "control cells": values["baselines"].get("control_cells"),
+    }
+    n = {condition: (a, b) for condition, (a, b) in values["condition_n"].items()}
+    return [
+        report.per_condition_bars(
+            values[f"{key}_by_condition"],
+            {name: scores[f"{key}_by_condition"] for name, scores in beside.items() if scores},
+            n=n,
+            measure=name,
+            space="principal components",
+            section="Perturbation",
+        )
+        for key, name in (("scfid", "scFID"), ("mmd", "MMD²"))
+    ]

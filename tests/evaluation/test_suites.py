@@ -1,0 +1,193 @@
+"""The further suites on real cells, with models that answer as told and embeddings that are known."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from c2s_jax.evaluation import bulk, controls, embedding_suite, perturbation, suite_pages, suites
+from c2s_jax.evaluation.context import dense_expression, sentences_of
+from c2s_jax.evaluation.store import Store, weights_fingerprint
+from c2s_jax.generation import Sampling
+
+
+class Deaf:
+    """An embedder that does not read."""
+
+    def __init__(self, context):
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, sentences):
+        return self.rng.normal(size=(len(sentences), 4))
+
+
+class Reader:
+    """An embedder that reads everything: genes weighted by their place."""
+
+    def __init__(self, context):
+        self.n = len(context.corpus.genes)
+
+    def __call__(self, sentences):
+        out = np.zeros((len(sentences), self.n))
+        for row, genes in zip(out, sentences.lists()):
+            row[genes] = 1 / np.log2(2 + np.arange(len(genes)))
+        return out
+
+
+def labelled(context, split: str) -> tuple[np.ndarray, np.ndarray]:
+    cells = context.corpus.cells(split)
+    rows = np.flatnonzero(cells.fields("cell_type") != "")
+    return dense_expression(cells, rows, len(context.corpus.genes)), cells.fields("cell_type")[rows]
+
+
+def test_embedding_beside_its_baseline_and_scrambles(context, monkeypatch):
+    monkeypatch.setattr(embedding_suite, "Embedder", Reader)
+    found = embedding_suite.embedding_metrics(context, "test", k=5, components=16)
+    (train, train_labels), (test, test_labels) = labelled(context, "train"), labelled(context, "test")
+    pca = PCA(16, random_state=0).fit(train)
+    oracle = KNeighborsClassifier(5, algorithm="brute").fit(pca.transform(train), train_labels)
+    baseline = found["baselines"]["pca"]
+    assert baseline["knn_accuracy"] == pytest.approx(oracle.score(pca.transform(test), test_labels), abs=0.01)
+    assert baseline["silhouette"] == pytest.approx(silhouette_score(pca.transform(test), test_labels), abs=1e-5)
+    assert found["n"] == len(test_labels)
+    assert "batch_mixing" not in found  # one data set, one batch
+    scrambles = found["scrambles"]
+    assert scrambles["shuffled_labels"]["knn_accuracy"] < 0.35 < scrambles["shuffled_genes"]["knn_accuracy"]
+    assert scrambles["shuffled_genes"]["knn_accuracy"] < found["knn_accuracy"]
+    assert controls.unbeaten(found, scrambles) == {}
+
+
+def test_an_embedding_of_noise_is_flagged(context, monkeypatch):
+    monkeypatch.setattr(embedding_suite, "Embedder", Deaf)
+    found = embedding_suite.embedding_metrics(context, "test", k=5, components=4)
+    flags = suite_pages.flags({"embedding": found, "seconds": {"training": 1.0}, "split": "test"})
+    assert any("does not beat" in flag for flag in flags)
+    table = suite_pages.tables({"embedding": found})[0]
+    assert 'class="flag"' in "".join(map(str, table.rows[0]))
+    assert 'class="flag"' not in "".join(str(x) for row in table.rows[1:] for x in row)
+
+
+def test_cells_find_their_bulk(context, monkeypatch):
+    monkeypatch.setattr(bulk, "Embedder", Reader)
+    found = bulk.bulk_metrics(context, "train", components=16)
+    assert found["groups"] >= 5
+    assert found["n"] == 10 * found["groups"]
+    assert found["foscttm"] < 0.25
+    assert found["scrambles"]["shuffled_pairs"]["foscttm"] == pytest.approx(0.45, abs=0.12)
+    assert controls.unbeaten(found, found["scrambles"]) == {}
+    assert bulk.bulk_metrics(context, "test", components=4, cells_per_bulk=60) is None
+
+
+def test_bulk_is_the_mean_on_the_linear_scale(context):
+    expression, labels = labelled(context, "train")
+    rows = expression[labels == "CD14+ Monocyte"]
+    profile = bulk._bulk(rows)
+    np.testing.assert_allclose(10**profile - 1, np.mean(10.0**rows - 1, axis=0), rtol=1e-4, atol=1e-5)
+    order = bulk._ranked(profile[None], 20).lists()[0]
+    assert len(order) == 20
+    assert (np.diff(profile[order]) <= 0).all()
+
+
+def test_foscttm_of_bulk_by_hand(context):
+    rng = np.random.default_rng(0)
+    cells, samples, partner = rng.normal(size=(12, 5)), rng.normal(size=(3, 5)), np.repeat(np.arange(3), 4)
+    distance = cdist(cells, samples[partner], "cosine")
+    closer = (distance < np.diag(distance)[:, None]) & (partner[:, None] != partner)
+    assert bulk._foscttm(cells, samples, partner)["foscttm_cells_to_bulk"] == pytest.approx(closer.mean())
+
+
+class Perturbed:
+    """The bundled corpus with perturbations that it does not have: every third cell is a control."""
+
+    def __init__(self, held: Any):
+        self.held = held
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.held, name)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    @property
+    def datasets(self) -> list[dict]:
+        return [{**d, "control": "ctrl"} for d in self.held.datasets]
+
+    def cells(self, split: str) -> "Perturbed":
+        return Perturbed(self.held.cells(split))
+
+    def fields(self, name: str) -> np.ndarray:
+        if name != "perturbation":
+            return self.held.fields(name)
+        return np.array(["ctrl", "IFN-beta", "drug"])[np.arange(len(self)) % 3]
+
+
+def test_perturbation_with_perfect_answers(context, telling):
+    """Real cells' own sentences as answers: nothing is lost but what a sentence loses; names make no difference."""
+    corpus = Perturbed(context.corpus)
+    cells = corpus.cells("test")
+    treated = np.flatnonzero((cells.fields("cell_type") != "") & (cells.fields("perturbation") != "ctrl"))[:60]
+    lists = sentences_of(cells, treated, context.max_genes).lists()
+    asked = telling([f" {' '.join(corpus.genes.names[g] for g in genes)}." for genes in lists], corpus=corpus)
+    found = perturbation.perturbation_metrics(asked, "test", sampling=Sampling(), components=8, max_cells=60, seed=0)
+    assert found["n"] == 60
+    own = found["references"]["real_through_its_sentence"]
+    for key in ("scfid", "mmd", "wasserstein"):
+        assert found[key] == pytest.approx(own[key], rel=1e-4)
+        assert set(found[f"{key}_by_condition"]) == set(found["condition_n"])
+    assert {"control_cells", "perturbed_cells", "nearest_training_cell"} == set(found["baselines"])
+    assert found["scfid"] < found["references"]["real_vs_real"]["scfid"]
+    assert sum(n for n, _ in found["condition_n"].values()) <= 60
+    # The told model answers alike whatever the names: the scramble is not beaten, and that is flagged.
+    assert set(controls.unbeaten(found, found["scrambles"])) == {"scfid", "mmd", "wasserstein"}
+    prompts = asked.sampler.prompts
+    assert all("ctrl" not in p for p in prompts)
+    assert any("IFN-beta" in p for p in prompts)
+    titles = [f.title for f in suite_pages.figures({"perturbation": found})]
+    assert len(titles) == 2
+    assert suite_pages.tables({"perturbation": found})[0].section == "Perturbation"
+
+
+def test_no_perturbation_no_suite(context):
+    settings = dict(sampling=Sampling(), components=4)
+    assert perturbation.perturbation_metrics(context, "test", **settings) is None
+
+
+def test_unknown_suites_are_refused():
+    suites.check(("embedding", "bulk"))
+    with pytest.raises(ValueError, match="names imbedding; there are embedding, bulk, perturbation"):
+        suites.check(("imbedding",))
+
+
+def test_store_goes_on_where_it_was(tmp_path):
+    made = []
+
+    def make() -> dict:
+        made.append(1)
+        return {"scfid": np.float32(0.5), "n": np.arange(2)}
+
+    first = Store(tmp_path / "evaluation", {"seed": 0, "steps": (1, 2)})
+    assert first("embedding", make) == {"scfid": 0.5, "n": [0, 1]}
+    assert Store(tmp_path / "evaluation", {"seed": 0, "steps": [1, 2]})("embedding", make) == first("embedding", make)
+    assert len(made) == 1
+    Store(tmp_path / "evaluation", {"seed": 1, "steps": [1, 2]})("embedding", make)
+    assert len(made) == 2
+    path = tmp_path / "evaluation" / "embedding.json"
+    path.write_text(path.read_text()[:20])
+    Store(tmp_path / "evaluation", {"seed": 1, "steps": [1, 2]})("embedding", make)
+    assert len(made) == 3
+    assert json.loads(path.read_text())["found"]["scfid"] == 0.5
+
+
+def test_other_weights_have_another_fingerprint(context):
+    import jax
+
+    same = weights_fingerprint(context.params)
+    assert same == weights_fingerprint(jax.tree.map(lambda x: x + 0, context.params))
+    changed = jax.tree.map(lambda x: x * 1.001, context.params)
+    assert same != weights_fingerprint(dataclasses.replace(context, params=changed).params)
