@@ -97,12 +97,8 @@ def write(
     """Write T tokens a row at ``block``, the first as its row's token number ``index``; in place where possible."""
     k, v = k.astype(kv.k.dtype), v.astype(kv.v.dtype)
     at, (B, T) = _slots(index, k.shape[1], kv.v.shape[3]), k.shape[:2]
-    if at.ndim == 1 and T == 1:  # one slice of all rows, where a scatter would be a loop over them
-        start = (block, 0, 0, 0)
-        return KeyValues(
-            jax.lax.dynamic_update_slice(kv.k, k.transpose(0, 2, 3, 1)[None], (*start, at[0])),
-            jax.lax.dynamic_update_slice(kv.v, v.transpose(0, 2, 1, 3)[None], (*start[:3], at[0], 0)),
-        )
+    # A slice of all rows at once would do when they share a slot, but on the CPU XLA fuses it with its readers, twice,
+    # each time into a copy of the whole cache.
     rows, at = jnp.arange(B)[:, None], jnp.broadcast_to(at, (B, T))
     return KeyValues(kv.k.at[block, rows, :, :, at].set(k), kv.v.at[block, rows, :, at].set(v))
 

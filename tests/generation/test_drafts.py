@@ -27,8 +27,7 @@ def sampler(model: TinyModel) -> Sampler:
     return Sampler(model[0], stop_ids=(END,), vocab_size=len(PIECES), batch_size=15, mesh=one_device())
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.0])
-@pytest.mark.parametrize("free", [False, True], ids=["grammar", "free"])
+@pytest.mark.parametrize(("temperature", "free"), [(1.0, False), (0.0, False), (1.0, True)])
 def test_same_answers_in_fewer_passes(
     model: TinyModel, prompts: list[NDArray], sampler: Sampler, temperature: float, free: bool
 ) -> None:
@@ -43,8 +42,7 @@ def test_same_answers_in_fewer_passes(
     np.testing.assert_allclose(drafted.logprobs, plain.logprobs, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(plain.passes, plain.lengths)
     assert (drafted.passes <= plain.passes).all()
-    if temperature or not free:
-        assert drafted.passes.sum() < plain.passes.sum() * (1.0 if free else 0.9)
+    assert drafted.passes.sum() < plain.passes.sum() * (1.0 if free else 0.9)
 
 
 def test_distribution_over_all_lists(model: TinyModel, prompts: list[NDArray], teacher: Teacher) -> None:

@@ -45,7 +45,7 @@ def walk_all_ways(grammar: GeneGrammar, lists: set[tuple[int, ...]], seed: int) 
     return compared
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     names=NAMES,
     data=st.data(),
@@ -70,7 +70,7 @@ def sampler(model: TinyModel) -> Sampler:
     return Sampler(model[0], stop_ids=(END,), batch_size=10, mesh=one_device())
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.7), Sampling(temperature=0)], ids=str)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.7)], ids=str)
 def test_in_the_sampler(
     model: TinyModel, prompts: list[NDArray], teacher: Teacher, sampler: Sampler, sampling: Sampling
 ) -> None:
