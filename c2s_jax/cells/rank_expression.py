@@ -11,7 +11,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse
 
 from .errors import CellDataError
 from .expression import Expression, expression_matrix
@@ -184,9 +184,11 @@ def _fit(x: np.ndarray, y: np.ndarray, max_log_rank: float) -> RankExpression:
     dx = xs - xs.mean()
     slope = float(dx @ ys / (dx @ dx))
     intercept = float(ys.mean() - slope * xs.mean())
+    from scipy.stats import rankdata  # a second to import, in each worker of a build
+
     pearson = _pearson(x, y) * float(np.sign(slope))
     # the line falls or rises strictly with rank, so ranking it is ranking x
-    spearman = _pearson(stats.rankdata(x), stats.rankdata(y)) * float(np.sign(slope))
+    spearman = _pearson(rankdata(x), rankdata(y)) * float(np.sign(slope))
     r2, r2_all = (_r2(t, v, slope, intercept) for t, v in ((xs, ys), (x, y)))
     return RankExpression(slope, intercept, r2, r2_all, len(xs), pearson, spearman, len(x), max_log_rank)
 
