@@ -22,7 +22,7 @@
 #   --data=gs://...      setup: copy this folder to data/<its name> on every host; may be repeated
 #   --extras=NAMES       setup: extras of the package ("tpu")
 #   --config=FILE        run, watch: the run's configuration
-#   --workdir=gs://...   run, watch: the run's folder, which every host and every later slice reaches
+#   --workdir=gs://...   run, watch: the run's folder, in a bucket that is mounted on every host, or a shared folder
 #   --slice=N, --worker=N|all, --lines=N, --follow    logs, ssh: which host (0, 0), how much
 #   --poll=SECONDS       between looks at what is awaited (30)
 #   --max-restarts=N     watch: crashes of the program in a row before giving up (3); preemptions do not count
@@ -263,9 +263,14 @@ run() {
         die "--workdir=$workdir is a folder of one host; give one that all reach, e.g. gs://bucket/run"
     fi
     check_type
-    local flags
+    local flags bucket script='set -eu' folder=$workdir
     flags=$("$here/xla_flags.sh" "$(generation)" "$slices")
-    on_hosts all "$(host_run "$flags" "--config=$config" "--workdir=$workdir" "${rest[@]}")" ||
+    if [[ $workdir == gs://* ]]; then
+        folder=${workdir#gs://} bucket=${folder%%/*} folder=../buckets/$folder
+        script+=$'\n'$(host_mount "$bucket")
+    fi
+    script+=$'\n'$(host_run "$flags" "--config=$config" "--workdir=$folder" "${rest[@]}")
+    on_hosts all "$script" ||
         die "the run was not started everywhere; 'status' tells where it was, 'stop' ends it"
     report "started on every host of '$name'; follow it with: launch/gcp_tpu.sh logs --name=$name --follow"
 }
@@ -338,6 +343,9 @@ watch() {
                 worst=$(grep -v -e '^running$' -e '^exit 0$' -e '^none$' <<<"$answers" | head -n 1 || true)
                 if [[ -z $answers ]]; then
                     say "no host answers; looking again"
+                elif [[ $worst == 'exit 75' ]]; then
+                    say "the program was asked to end, and saved; starting it again"
+                    stop && run
                 elif [[ -n $worst ]]; then
                     if [[ $((SECONDS - began)) -gt 3600 ]]; then crashes=0; fi
                     crashes=$((crashes + 1))

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the launchers do on a host, as scripts for its shell. Everything lies under ~/c2s: tree (this repository), venv, data,
-# and run with pid, exit and the logs.
+# buckets (mounted), and run with pid, exit and the logs.
 
 host_setup() { # host_setup EXTRAS; the images' own Python is too old, so uv brings one
     cat <<END
@@ -11,7 +11,15 @@ ln -sfn ../data ~/c2s/tree/data
 export PATH="\$HOME/.local/bin:\$PATH"
 command -v uv >/dev/null || python3 -m pip install --user --quiet uv
 [ -x ~/c2s/venv/bin/python ] || uv venv --quiet --python 3.12 ~/c2s/venv
-uv pip install --quiet --python ~/c2s/venv/bin/python -e ~/c2s/tree[$1] gcsfs
+uv pip install --quiet --python ~/c2s/venv/bin/python -e ~/c2s/tree[$1]
+command -v gcsfuse >/dev/null || {
+    key=/usr/share/keyrings/cloud.google.asc
+    curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee \$key >/dev/null
+    echo "deb [signed-by=\$key] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main" |
+        sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+    sudo apt-get update -qq
+    sudo apt-get install -qq -y gcsfuse >/dev/null
+}
 echo "c2s: set up on \$(hostname)"
 END
 }
@@ -20,12 +28,19 @@ host_copy() { # host_copy gs://bucket/folder
     printf 'gcloud storage rsync --recursive %q ~/c2s/data/%q\n' "$1" "$(basename "$1")"
 }
 
+host_mount() { # host_mount BUCKET: as ~/c2s/buckets/BUCKET; renaming folders has to be allowed, checkpoints need it
+    cat <<END
+mkdir -p ~/c2s/buckets/$1
+mountpoint -q ~/c2s/buckets/$1 || gcsfuse --implicit-dirs --rename-dir-limit=1000000 $1 ~/c2s/buckets/$1
+END
+}
+
 host_run() { # host_run ASSIGNMENTS ARGUMENT...: start training, detached; refuses where it runs already
     cat <<END
 set -eu
-cd ~/c2s/tree
 $(_alive)
-if alive; then echo "c2s: already running on \$(hostname), as \$(cat ../run/pid); stop it first" >&2; exit 1; fi
+if alive; then echo "c2s: already running on \$(hostname), as \$(cat ~/c2s/run/pid); stop it first" >&2; exit 1; fi
+cd ~/c2s/tree
 rm -f ../run/pid ../run/exit
 log=\$(date -u +%Y%m%dT%H%M%SZ).log
 ln -sfn "\$log" ../run/log

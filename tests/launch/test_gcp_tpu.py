@@ -17,6 +17,7 @@ SCRIPT = ROOT / "launch" / "gcp_tpu.sh"
 PLACE = ("--project=lab", "--zone=us-east5-a")
 SLICE = ("--name=pod", "--type=v5p-16", *PLACE)
 RUN = ("--config=configs/27b.py", "--workdir=gs://bucket/my run")
+GIVEN = ("-m", "c2s_jax.train", RUN[0], "--workdir=../buckets/bucket/my run")  # to the host's Python
 
 # Instead of a host's Python: writes down what it was given and the flags it would compile with, then ends or waits.
 PYTHON = """#!/usr/bin/env bash
@@ -38,6 +39,7 @@ class Cloud:
         # What a host would use to install the package.
         make = 'uv() { :; }; mkdir -p ~/c2s/venv/bin && cp "$STAND_IN/python" ~/c2s/venv/bin/python; echo "$@" >> ~/uv'
         executable(folder / "host_bin" / "uv", f"#!/usr/bin/env bash\n{make}\n")
+        executable(folder / "host_bin" / "gcsfuse", '#!/usr/bin/env bash\necho "$@" >> ~/mounted\n')
         executable(folder / "python", PYTHON)
         self.plan()
         self.states("NONE")
@@ -219,7 +221,11 @@ def test_run_reaches_every_host_with_its_arguments_whole(cloud: Cloud) -> None:
             assert not (tree / "ignored.txt").exists()
             assert "tree[tpu]" in cloud.read("uv", node, worker)
             given = cloud.read("arguments", node, worker).splitlines()
-            assert given == ["-m", "c2s_jax.train", *RUN, notes, "--config.seed=3"]
+            assert given == [*GIVEN, notes, "--config.seed=3"]
+            assert cloud.read("mounted", node, worker).split()[-2:] == [
+                "bucket",
+                f"{tree.parents[1]}/c2s/buckets/bucket",
+            ]
             flags = cloud.read("flags", node, worker)
             assert "--xla_tpu_enable_data_parallel_all_reduce_opt=true" in flags
             assert flags.rstrip().endswith("--own=1")
@@ -277,7 +283,7 @@ def test_watch_starts_again_after_preemption(cloud: Cloud, sign: str) -> None:
     assert "was preempted" in errors
     assert len(cloud.calls("create")) == 1
     assert len(cloud.calls("delete")) == 2  # the preempted one, and the new one at the end
-    assert cloud.read("arguments").splitlines()[:4] == ["-m", "c2s_jax.train", *RUN]
+    assert cloud.read("arguments").splitlines()[:4] == [*GIVEN]
 
 
 @pytest.mark.usefixtures("tree")
@@ -293,6 +299,19 @@ def test_watch_restarts_a_crashed_program_but_not_for_ever(cloud: Cloud) -> None
     assert cloud.read("arguments").count("c2s_jax.train") == 3
     assert not cloud.calls("delete")  # --keep
     assert "training" in done.stdout  # the end of the log
+
+
+@pytest.mark.usefixtures("tree")
+def test_watch_goes_on_after_a_program_that_was_asked_to_end(cloud: Cloud) -> None:
+    """It is no crash: SIGTERM before a host's maintenance, say."""
+    cloud.plan("75", "0")
+    cloud.states("ACTIVE")
+    assert cloud.launch("setup", *SLICE, STAND_IN_WORKERS="1").returncode == 0
+    assert cloud.launch("run", *SLICE, *RUN, STAND_IN_WORKERS="1").returncode == 0
+    done = watch(cloud, "--yes", "--max-restarts=0")
+    assert done.returncode == 0, done.stderr
+    assert "asked to end, and saved" in done.stderr
+    assert cloud.read("arguments").count("c2s_jax.train") == 2
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,10 @@ def test_kubernetes_manifests(file: str, chip: str, resource: str) -> None:
     assert container["command"] == ["python", "-m", "c2s_jax.train"]
     assert (LAUNCH.parent / container["args"][0].removeprefix("--config=")).is_file()
     assert job["parallelism"] == job["completions"]
-    assert pod.get("serviceAccountName") in (accounts or [None])
+    assert pod["serviceAccountName"] in (accounts or ["c2s"])
+    (volume,), (mount,) = pod["volumes"], container["volumeMounts"]
+    assert volume["name"] == mount["name"]
+    assert container["args"][1].startswith(f"--workdir={mount['mountPath']}/")
     topology = pod["nodeSelector"].get("cloud.google.com/gke-tpu-topology")
     if topology:
         chips = math.prod(map(int, topology.split("x")))
