@@ -28,6 +28,7 @@ from c2s_jax.aot.account import account
 from c2s_jax.aot.chips import GIB, chip
 from c2s_jax.aot.step import compile_step
 from c2s_jax.config import check, parse_flags
+from c2s_jax.parallel import batch_parts
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 TOPOLOGY: Any = flags.DEFINE_string("topology", None, f"Slice to compile for: {topology.HELP}.")
@@ -135,9 +136,9 @@ def main(argv: list[str]) -> None:
     config = copy.deepcopy(CONFIG.value)
     try:
         devices = topology.devices(TOPOLOGY.value)
-        shards = len(devices) // max(1, config.mesh.tensor)
+        shards = batch_parts(config.mesh, len(devices))
         if ROWS.value:
-            config.batch_size = ROWS.value * len(devices) // max(1, config.mesh.tensor)
+            config.batch_size = ROWS.value * shards
         check(config, devices=shards)
         tokens = TOKENS.value or float(config.steps) * config.batch_size * config.data.seq_len
         result = report(config, devices, tokens)

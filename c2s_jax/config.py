@@ -36,7 +36,9 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.accumulate = 1  # micro-batches a step
     config.ema_decay = 0.0  # running mean of the parameters, used for evaluation; 0 is off
 
-    config.mesh = ConfigDict({"replica": 1, "fsdp": -1, "tensor": 1})
+    # Devices by what they share: gradients between slices (replica), rows and parameters (fsdp), tokens of long rows
+    # (sequence), heads and hidden units (tensor); -1 takes those that are left.
+    config.mesh = ConfigDict({"replica": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
 
     # Several processes, where JAX cannot find out by itself (docs/training.md); the same on all but process_id.
     config.distributed = ConfigDict()
@@ -164,6 +166,14 @@ def check(config: ConfigDict, devices: int) -> None:
     _check_survival(config)
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
+    sequence = config.mesh.get("sequence", 1)
+    if sequence != 1 and (sequence < 1 or config.data.seq_len % (128 * sequence)):
+        raise ValueError(
+            f"mesh.sequence={sequence} must be 1, or such that each device gets a multiple of 128 of the data.seq_len="
+            f"{config.data.seq_len} tokens of a row"
+        )
+    if sequence != 1 and config.objective != "lm":
+        raise ValueError(f'mesh.sequence={sequence} is for objective="lm"; answers are not so long')
     rows = config.accumulate * devices
     if config.objective == "grpo":
         _check_grpo(config, rows)

@@ -18,7 +18,7 @@ from c2s_jax.data import Augmentation, Corpus, Formatter, PromptStream
 from c2s_jax.evaluate import evaluate
 from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, reference_weights, start_state
-from c2s_jax.parallel import batch_sharding, make_mesh
+from c2s_jax.parallel import batch_sharding, describe_state, make_mesh
 from c2s_jax.rl import make_logprobs, make_update
 from c2s_jax.rl.phase import Experience, Phases, health, minibatches
 from c2s_jax.rl.rewards import Rewards, World
@@ -38,7 +38,7 @@ from c2s_jax.training import (
 )
 
 
-def train(config: ConfigDict, workdir: str) -> None:
+def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> None:
     """Run phases until ``config.steps`` optimizer steps are made; goes on from the newest whole checkpoint.
 
     Raises
@@ -78,6 +78,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     # ------------------------------------------------------------------ model
     schedule, optimizer = make_schedule(config), make_optimizer(config)
     plan = plan_state(config, tokenizer, mesh)
+    if print_sharding:
+        workdirs.say(describe_state(plan.abstract, mesh))
     sampler = Sampler(
         plan.graphdef,
         stop_ids=tokenizer.stop_ids,

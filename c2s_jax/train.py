@@ -26,7 +26,15 @@ from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
 from c2s_jax.evaluate import evaluate
 from c2s_jax.initialize import plan_state, start_state
-from c2s_jax.parallel import batch_sharding, end_without_the_others, first_process_first, make_mesh, start_processes
+from c2s_jax.parallel import (
+    batch_sharding,
+    describe_state,
+    end_without_the_others,
+    first_process_first,
+    make_mesh,
+    share_of_rows,
+    start_processes,
+)
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 from c2s_jax.training import (
     Checkpoints,
@@ -50,10 +58,11 @@ from c2s_jax.training import (
 )
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+PRINT_SHARDING = flags.DEFINE_bool("print_sharding", False, "Print where each parameter lies and what it takes.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default the config's workdir.")
 
 
-def train(config: ConfigDict, workdir: str) -> None:
+def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> None:
     """Train until ``config.steps`` and evaluate; goes on from the newest whole checkpoint in ``workdir``.
 
     Raises
@@ -99,6 +108,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     # ------------------------------------------------------------------ model
     schedule = make_schedule(config)
     plan = plan_state(config, tokenizer, mesh)
+    if print_sharding:
+        workdirs.say(describe_state(plan.abstract, mesh))
     jitted = make_train_step(
         plan.graphdef,
         make_optimizer(config),
@@ -120,7 +131,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     # ------------------------------------------------------------------- loop
     step = first_step = int(state.step)
     next_row, verdict, preempted = position["row"], "go", False
-    stream = batches(rows, start_row=next_row, batch_size=config.batch_size, threads=config.data.threads)
+    reading: dict[str, int] = dict(batch_size=config.batch_size, **share_of_rows(mesh))
+    stream = batches(rows, start_row=next_row, threads=config.data.threads, **reading)
     open_writer = partial(MetricWriter, workdir, wandb=config.wandb, config=meta["config"])
     writer, bar = open_writer(step), progress_bar(config.steps, step)
     meter = Meter(
@@ -214,7 +226,9 @@ def validate(
     task_names: list[str],
 ) -> dict[str, float]:
     """Mean loss over the first ``config.validation_rows`` rows of the validation split."""
-    stream = batches(rows, start_row=0, batch_size=config.batch_size, threads=1)
+    assert isinstance(sharding.mesh, jax.sharding.Mesh)
+    share = share_of_rows(sharding.mesh)
+    stream = batches(rows, start_row=0, batch_size=config.batch_size, threads=1, **share)
     total = np.zeros((2, len(task_names)))
     for _ in range(max(1, config.validation_rows // config.batch_size)):
         batch = jax.make_array_from_process_local_data(sharding, next(stream))
@@ -233,7 +247,7 @@ def main(argv: list[str]) -> None:
     try:
         start_processes(config.distributed)
         run = grpo.train if config.objective == "grpo" else train
-        run(config, workdirs.resolve(WORKDIR.value, config))
+        run(config, workdirs.resolve(WORKDIR.value, config), print_sharding=PRINT_SHARDING.value)
     except Preempted as end:
         workdirs.say(str(end))
         sys.exit(preemption.EXIT_CODE)

@@ -256,3 +256,13 @@ def test_steps_to_profile_from_the_command_line(parse):
 def test_a_bucket_is_no_folder():
     with pytest.raises(ValueError, match="workdir=gs://bucket/run: a bucket has to be mounted"):
         workdirs.resolve("gs://bucket/run", configs.base())
+
+
+@pytest.mark.parametrize(("sequence", "seq_len"), [(2, 384), (-1, 1024), (0, 1024)])
+def test_rows_that_devices_cannot_share(sequence: int, seq_len: int) -> None:
+    config = configs.base()
+    config.mesh.sequence, config.data.seq_len = sequence, seq_len
+    with pytest.raises(ValueError, match=rf"mesh\.sequence={sequence} must be 1, or .* of the data\.seq_len={seq_len}"):
+        configs.check(config, devices=1)
+    config.mesh.sequence, config.data.seq_len = 2, 512
+    configs.check(config, devices=1)

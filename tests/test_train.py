@@ -181,8 +181,10 @@ class TestRun:
 
     def test_again_says_finished(self, copy, config, steps_done, capsys):
         before = (copy / "metrics.json").read_bytes()
-        train.train(config, str(copy))
-        assert re.search(r"Finished.*6", capsys.readouterr().out)
+        train.train(config, str(copy), print_sharding=True)
+        output = capsys.readouterr().out
+        assert re.search(r"Finished.*6", output)
+        assert re.search(r"Sharding of parameters over 1 devices.*\n(.*\n)*embedding .* B/device", output)
         assert steps_done == []
         assert (copy / "metrics.json").read_bytes() == before
         assert lines(copy)[-1]["step"] == STEPS

@@ -101,7 +101,7 @@ def _kernel_flops(counts: Counts, program: Program, time: int) -> float:
     """Of attention kernels, which the compiler's text does not show: products of the queries with keys they see."""
     config = program.plan.config
     keys = mean_visible_keys(config, time)
-    shards = program.mesh.shape["replica"] * program.mesh.shape["fsdp"]
+    shards = program.mesh.size // program.mesh.shape["tensor"]  # of tokens
     heads = config.num_heads / program.mesh.shape["tensor"]
     product = 2.0 * program.rows / shards * time * keys * heads * config.head_dim
     total = 0.0

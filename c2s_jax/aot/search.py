@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from c2s_jax.config import check, model_config
 from c2s_jax.models import remat
+from c2s_jax.parallel import batch_parts
 
 Changes = dict[str, Any]
 Report = dict[str, Any]
@@ -34,7 +35,7 @@ def smaller(config: ConfigDict, chips: int) -> Iterator[Changes]:
     if config.model.get("mlp_chunks") == 1 and not config.lora.quantize and config.model.ffw_dim % 4 == 0:
         least["model.mlp_chunks"] = 4
         yield dict(least)
-    shards = chips // max(1, config.mesh.tensor)
+    shards = batch_parts(config.mesh, chips)
     n = 2 * config.accumulate
     while config.batch_size % (n * shards) == 0 and n <= 16:
         yield least | {"accumulate": n}
@@ -52,7 +53,7 @@ def first_that_fits(config: ConfigDict, chips: int, attempt: Try) -> tuple[Chang
     for changes in smaller(config, chips):
         variant = changed(config, changes)
         try:
-            check(variant, devices=chips // max(1, variant.mesh.tensor))
+            check(variant, devices=batch_parts(variant.mesh, chips))
         except ValueError:
             continue
         reports.append(attempt(variant) | {"changes": as_flags(changes)})

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from jaxtyping import Array, Float, Int
 
 from c2s_jax.ops.attention_cudnn import cudnn
 from c2s_jax.ops.attention_mosaic import mosaic
+from c2s_jax.ops.attention_sequence import over_sequence
 from c2s_jax.ops.attention_splash import splash
 from c2s_jax.ops.attention_xla import chunked
+from c2s_jax.ops.constrain import time_parts
 
 Ids = Int[Array, "B T"]
 
@@ -37,7 +40,8 @@ def attend(
     """Causal grouped-query attention with soft-capped scores, a sliding window and packed segments, all exact.
 
     A query sees a key when both belong to one segment and ``0 <= q_position - k_position < window``. No backend
-    drops a term or hands over to another: what it cannot do, it refuses.
+    drops a term or hands over to another: what it cannot do, it refuses. Where the activation rules in force spread
+    time over devices, "xla" and "splash" gather all keys and values of a device's rows.
 
     Parameters
     ----------
@@ -80,22 +84,29 @@ def attend(
         raise ValueError(f"attend: {H} query heads are not a multiple of {K} key/value heads")
     if window is not None and window < 1:
         raise ValueError(f"attend: a window of {window} keys leaves a query nothing to see; give at least 1, or None")
+    options: dict[str, Any] = dict(window=window, softcap=softcap, scale=scale)
+    paired = isinstance(positions, tuple) or isinstance(segment_ids, tuple) or q.shape[1] != k.shape[1]
     if backend == "xla":
-        return chunked(
-            q,
-            k,
-            v,
-            positions=positions,
-            segment_ids=segment_ids,
-            window=window,
-            softcap=softcap,
-            scale=scale,
-            chunk=chunk,
-        )
+        if not paired and time_parts(q.shape[1]) > 1:
+            ids: Any = (positions, segment_ids)
+            return over_sequence(partial(_chunked_part, chunk=chunk, **options), q, k, v, ids)
+        return chunked(q, k, v, positions=positions, segment_ids=segment_ids, chunk=chunk, **options)
     if backend not in KERNELS:
         raise ValueError(f"attend: backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    if isinstance(positions, tuple) or isinstance(segment_ids, tuple) or q.shape[1] != k.shape[1]:
+    if paired:
         raise ValueError(
             f'attend: backend "{backend}" needs queries and keys of the same tokens; use backend="xla" for a cache'
         )
-    return KERNELS[backend](q, k, v, segment_ids=segment_ids, window=window, softcap=softcap, scale=scale)
+    if backend in ("mosaic", "cudnn") and time_parts(q.shape[1]) > 1:
+        raise ValueError(
+            f'attend: backend "{backend}" needs whole rows on each device; use backend="xla", or a mesh whose sequence '
+            "axis is 1"
+        )
+    return KERNELS[backend](q, k, v, segment_ids=segment_ids, **options)
+
+
+def _chunked_part(q: Array, k: Array, v: Array, ids: Any, all_ids: Any, extra: None, **options: Any) -> Array:
+    """Attention of one device's queries over all keys of their rows."""
+    (positions, segments), (all_positions, all_segments) = ids, all_ids
+    pair = None if segments is None else (segments, all_segments)
+    return chunked(q, k, v, positions=(positions, all_positions), segment_ids=pair, **options)

@@ -1,6 +1,5 @@
 """What hand-written attention kernels share: dtypes, and each device's part under a mesh."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -8,6 +7,8 @@ from flax.core import spmd
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+
+from c2s_jax.ops.constrain import shards
 
 TOKENS = ("batch", "time")
 QUERIES = ("batch", "time", "heads", "head_dim")
@@ -30,20 +31,20 @@ def per_device(
     """Run ``kernel`` on the rows and heads of each device; the compiler could not split it by itself.
 
     Rows are split as the activation rules in force (``c2s_jax.parallel.activation_rules``) split "batch", heads as
-    they split "heads" and "kv_heads". Outside of rules, or without a mesh, the kernel runs as it is.
+    they split "heads" and "kv_heads"; time is whole on each. Outside of rules, or without a mesh, the kernel runs as it
+    is.
 
     Raises
     ------
     ValueError
-        Rules that split "time" or "head_dim"; rows or heads that the mesh does not divide.
+        Rows or heads that the mesh does not divide.
     """
     rules, mesh = dict(spmd.get_logical_axis_rules()), jax.sharding.get_abstract_mesh()
     if not rules or mesh.empty:
         return kernel(q, k, v, segment_ids)
-    if split := [axis for axis in ("time", "head_dim") if rules[axis] is not None]:
-        raise ValueError(f'attend: kernels need all of "{split[0]}" on each device; use backend="xla" or another rule')
+    rules["time"] = None
     for axis, size in zip(("batch", "heads", "kv_heads"), (q.shape[0], q.shape[2], k.shape[2])):
-        if size % (parts := _parts(rules[axis], dict(mesh.shape))):
+        if size % (parts := shards(axis)):
             raise ValueError(f'attend: {size} "{axis}" cannot be split over {parts} devices (mesh axis {rules[axis]})')
     tokens, queries, keys = (PartitionSpec(*(rules[a] for a in axes)) for axes in (TOKENS, QUERIES, KEYS))
     # check_vma would want every output of a Pallas call to be annotated with mesh axes.
@@ -61,8 +62,3 @@ def require_half(backend: str, dtype: DTypeLike) -> None:
     """
     if dtype not in HALF:
         raise ValueError(f'attend: backend "{backend}" computes in {" or ".join(HALF)}, not {dtype}; use "xla"')
-
-
-def _parts(axes: str | tuple[str, ...] | None, sizes: dict[str, int]) -> int:
-    names = (axes,) if isinstance(axes, str) else axes or ()
-    return math.prod(sizes[name] for name in names)

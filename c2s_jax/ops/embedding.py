@@ -10,9 +10,12 @@ def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"], dtype: str) -
     """Rows of ``table`` for ``tokens``, in ``dtype``.
 
     Under activation rules the token ids go to all devices of a replica, each looks up its part of every row's
-    dimensions, and these parts, not the table, travel; so do those of the gradient, which is summed in the table's
+    dimensions, and these parts, not the table, travel (between devices that share time first: one mesh axis at once is
+    what the compiler can exchange); so do those of the gradient, which is summed in the table's
     dtype.
     """
     table = constrain_weight(table, "vocab", "embed")  # its gradient is made where it lies, too
     rows = table[constrain(tokens, "table_batch", None)].astype(jnp.dtype(dtype))
-    return constrain(constrain(rows, "table_batch", None, "table_embed"), "batch", "time", "embed")
+    rows = constrain(rows, "table_batch", None, "table_embed")
+    rows = constrain(rows, "table_batch", "time", "table_embed_of_time")
+    return constrain(rows, "batch", "time", "embed")

@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import spmd
 from jaxtyping import Array, Float, Int
 
-from c2s_jax.ops.constrain import constrain
+from c2s_jax.ops.constrain import constrain, shards, time_parts
 
 CHUNK_LOGITS = 1 << 24  # that a device makes at once: 64 MiB in float32
 CHUNK_TOKENS = 512  # at least; every chunk reads the table and adds to its gradient
@@ -52,11 +51,13 @@ def token_logprobs(
     """
     B, T, _ = hidden.shape
     if chunk is None:
-        rows = B // _shards("loss_batch")
-        logits = CHUNK_LOGITS * _shards("loss_vocab") // (rows * table.shape[0])
+        rows = B // shards("loss_batch")
+        logits = CHUNK_LOGITS * shards("loss_vocab") // (rows * table.shape[0])
         chunk = max(1, logits, CHUNK_TOKENS // rows)
         chunk = 1 << (chunk.bit_length() - 1)  # fills the lanes of vector units
     chunk = min(chunk, T)
+    if (parts := time_parts(T)) > 1:  # nothing is padded: it would move tokens between devices
+        chunk = parts * math.gcd(max(1, chunk // parts), T // parts)
     if padding := -T % chunk:
         hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
         targets = jnp.pad(targets, ((0, 0), (0, padding)))
@@ -65,20 +66,17 @@ def token_logprobs(
 
 
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-    """[B, T, ...] -> [T/chunk, B, chunk, ...]."""
-    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+    """[B, T, ...] -> [T/chunk, B, chunk, ...]; a chunk has equally much of every device's part of T."""
+    parts = time_parts(chunk)
+    x = jnp.moveaxis(x.reshape(x.shape[0], parts, -1, chunk // parts, *x.shape[2:]), 2, 0)
+    return x.reshape(*x.shape[:2], chunk, *x.shape[4:])
 
 
 def _unchunk(x: jax.Array) -> jax.Array:
-    x = jnp.moveaxis(x, 0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])
-
-
-def _shards(axis: str) -> int:
-    """Number of parts into which the activation rules in force cut a logical axis."""
-    rule = dict(spmd.get_logical_axis_rules() or ()).get(axis)
-    mesh_axes = (rule,) if isinstance(rule, str) else rule or ()
-    return math.prod(jax.sharding.get_abstract_mesh().shape[a] for a in mesh_axes)
+    """Inverse of ``_chunks``."""
+    parts = time_parts(x.shape[2])
+    x = jnp.moveaxis(x.reshape(*x.shape[:2], parts, -1, *x.shape[3:]), 0, 2)
+    return x.reshape(x.shape[0], -1, *x.shape[4:])
 
 
 def _logits(hidden: Array, table: Array, softcap: float | None, temperature: float) -> Array:
@@ -115,7 +113,7 @@ def _backward(
 ) -> Any:
     hidden, table, targets, logsumexp, entropy = residuals
     d_logprob, d_entropy = cotangents
-    replicas = _shards("loss_batch")
+    replicas = shards("loss_batch")
 
     def one(d_table: Array, xs: Any) -> tuple[Array, Array]:
         h, t, lse, ent, dlp, dent = _to_all(*xs)
@@ -132,7 +130,7 @@ def _backward(
         by_replica = (x.reshape(replicas, -1, *x.shape[1:]) for x in (d, h))
         d_table += jnp.einsum("NBTV,NBTD->NVD", *by_replica, preferred_element_type=jnp.float32)
         d_hidden = jnp.einsum("BTV,VD->BTD", d, table, preferred_element_type=jnp.float32)
-        d_hidden = constrain(d_hidden, "batch", None, None).astype(h.dtype)
+        d_hidden = constrain(d_hidden, "batch", "time", None).astype(h.dtype)
         return constrain(d_table, "loss_batch", "loss_vocab", None), d_hidden
 
     inputs = (hidden, targets, logsumexp, entropy, d_logprob, d_entropy)

@@ -1,15 +1,16 @@
 """Device mesh and the two tables that say how parameters and activations are laid out on it."""
 
+from c2s_jax.parallel.describe import describe, describe_state
 from c2s_jax.parallel.in_mesh import InMesh
-from c2s_jax.parallel.mesh import make_mesh
+from c2s_jax.parallel.mesh import batch_parts, make_mesh
 from c2s_jax.parallel.processes import end_without_the_others, first_process_first, start_processes
 from c2s_jax.parallel.rules import (
     ACTIVATION_RULES,
     PARAMETER_RULES,
     activation_rules,
     batch_sharding,
-    describe,
     parameter_shardings,
+    share_of_rows,
 )
 
 __all__ = [
@@ -17,11 +18,14 @@ __all__ = [
     "PARAMETER_RULES",
     "InMesh",
     "activation_rules",
+    "batch_parts",
     "batch_sharding",
     "describe",
+    "describe_state",
     "end_without_the_others",
     "first_process_first",
     "make_mesh",
     "parameter_shardings",
+    "share_of_rows",
     "start_processes",
 ]

@@ -1,4 +1,4 @@
-"""The device mesh: replica (data centre network) × fsdp × tensor (fast interconnect)."""
+"""The device mesh: replica (data centre network) × fsdp × sequence × tensor (fast interconnect)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh
 
-AXES = ("replica", "fsdp", "tensor")
+AXES = ("replica", "fsdp", "sequence", "tensor")
 
 
-def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Build the mesh from axis sizes; one axis may be -1 and takes the remaining devices.
+def mesh_sizes(shape: Mapping[str, int], devices: int) -> dict[str, int]:
+    """Size of every axis on so many devices; one size in ``shape`` may be -1 and takes what the others leave.
 
     Raises
     ------
@@ -20,12 +20,24 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     """
     if unknown := [axis for axis in shape if axis not in AXES]:
         raise ValueError(f"mesh: unknown axes {unknown}; the axes are {', '.join(AXES)}")
-    devices = list(devices or jax.devices())
     sizes = [int(shape.get(axis, 1)) for axis in AXES]
     known = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
         raise ValueError(f"mesh: sizes must be positive, at most one of them -1; got {dict(shape)}")
-    sizes = [len(devices) // known if s == -1 else s for s in sizes]
-    if math.prod(sizes) != len(devices):
-        raise ValueError(f"mesh: {dict(zip(AXES, sizes))} needs {math.prod(sizes)} devices, {len(devices)} are here")
+    sizes = [devices // known if s == -1 else s for s in sizes]
+    if math.prod(sizes) != devices:
+        raise ValueError(f"mesh: {dict(zip(AXES, sizes))} needs {math.prod(sizes)} devices, {devices} are here")
+    return dict(zip(AXES, sizes))
+
+
+def batch_parts(shape: Mapping[str, int], devices: int) -> int:
+    """Parts into which so many devices split the rows of a batch; errors as of ``mesh_sizes``."""
+    sizes = mesh_sizes(shape, devices)
+    return sizes["replica"] * sizes["fsdp"]
+
+
+def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Build the mesh of ``mesh_sizes``, which see for errors, by default from all devices."""
+    devices = list(devices or jax.devices())
+    sizes = tuple(mesh_sizes(shape, len(devices)).values())
     return Mesh(mesh_utils.create_device_mesh(sizes, devices=devices), AXES)

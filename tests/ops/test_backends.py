@@ -105,6 +105,39 @@ def test_splash_on_a_mesh() -> None:
     assert [x.sharding.shard_shape(x.shape) for x in found] == [(2, T, n // 2, E) for n in (H, H, K, K)]
 
 
+@pytest.mark.parametrize("window", [70, None])
+@pytest.mark.parametrize("backend", ["xla", "splash_interpret"])
+def test_rows_split_over_devices(backend: str, window: int | None) -> None:
+    """Two devices share the time axis of packed rows: one has all their beginnings, one all their ends."""
+    time = 256
+    x = tuple(y[:, :time] for y in heads(batch=4))
+    positions, segments = (np.tile(a, (2, 1))[:, :time] for a in (POSITIONS, SEGMENTS))
+    options = dict(positions=positions, segment_ids=segments, window=window, softcap=1.5, scale=0.3)
+    wanted = value_and_gradients(lambda *x: attend(*x, **options), *x)
+    with jax.set_mesh(make_mesh({"fsdp": 2, "sequence": 2, "tensor": 2})), activation_rules():
+        found = value_and_gradients(lambda *x: attend(*x, **options, backend=backend), *x)
+    assert distance(found, wanted) < 2e-5
+    assert [x.sharding.shard_shape(x.shape) for x in found] == [(2, time // 2, n // 2, E) for n in (H, H, K, K)]
+    halves = [
+        attend(*(y[:, t] for y in x), **options | dict(positions=positions[:, t], segment_ids=segments[:, t]))
+        for t in (slice(128), slice(128, time))
+    ]
+    assert distance([jnp.concatenate(halves, axis=1)], wanted[:1]) > 0.1  # without the other's keys
+
+
+def test_rows_too_short_to_split_are_whole() -> None:
+    """As of prompts: a kernel that wants 128 tokens a device, and a number of tokens that devices cannot share."""
+    x = heads(batch=4)
+    positions, segments = (np.tile(a, (2, 1)) for a in (POSITIONS, SEGMENTS))
+    options = dict(positions=positions, segment_ids=segments, window=70, softcap=1.5, scale=0.3)
+    wanted = value_and_gradients(lambda *x: attend(*x, **options), *x)
+    with jax.set_mesh(make_mesh({"fsdp": 2, "sequence": 2, "tensor": 2})), activation_rules():
+        found = value_and_gradients(lambda *x: attend(*x, **options, backend="splash_interpret"), *x)
+        with pytest.raises(ValueError, match='"cudnn" needs whole rows on each device'):
+            attend(*x, **options, backend="cudnn")
+    assert distance(found, wanted) < 2e-5
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("window", [None, 70])
 @pytest.mark.parametrize("softcap", [None, 1.5])

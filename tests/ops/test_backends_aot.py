@@ -35,12 +35,22 @@ def _compiler() -> Iterator[None]:
         jax.config.update("jax_enable_compilation_cache", cached)
 
 
-def compile_step(topology: str, shape: tuple[int, int, int], time: int, windows: tuple[Any, ...], policy: Any) -> Any:
-    """Gradient of packed attention, once a window, on four chips: rows over two, heads over two."""
+ROWS_AND_HEADS = {"fsdp": 2, "tensor": 2}
+
+
+def compile_step(
+    topology: str,
+    shape: tuple[int, int, int],
+    time: int,
+    windows: tuple[Any, ...],
+    policy: Any,
+    mesh_shape: dict[str, int] = ROWS_AND_HEADS,
+) -> Any:
+    """Gradient of packed attention, once a window, on four chips."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:4]
-    mesh = make_mesh({"fsdp": 2, "tensor": 2}, devices)
+    mesh = make_mesh(mesh_shape, devices)
     heads, kv_heads, head_dim = shape
-    rows = PartitionSpec(("replica", "fsdp"), None, "tensor")
+    rows = PartitionSpec(("replica", "fsdp"), "sequence", "tensor")
     ids = jax.ShapeDtypeStruct((2, time), jnp.int32, sharding=batch_sharding(mesh))
     q, k, v = (
         jax.ShapeDtypeStruct((2, time, n, head_dim), jnp.bfloat16, sharding=NamedSharding(mesh, rows))
@@ -79,3 +89,14 @@ def test_forward_kernel_is_not_run_again_when_its_output_is_saved() -> None:
     saved = jax.checkpoint_policies.save_only_these_names("context")
     assert kernels(compile_step("v5e:2x2", shape, 1024, windows, None)) == ["dkv", "dq", "fwd", "fwd"]
     assert kernels(compile_step("v5e:2x2", shape, 1024, windows, saved)) == ["dkv", "dq", "fwd"]
+
+
+def test_compiles_with_rows_split_over_chips() -> None:
+    """Each chip runs the kernels on its quarter of the queries; keys are gathered, their gradients scattered."""
+    shape, time = (4, 2, 128), 2048
+    compiled = compile_step("v5e:2x2", shape, time, (100, None), None, {"sequence": 4})
+    assert kernels(compiled) == ["dkv", "dkv", "dq", "dq", "fwd", "fwd", "fwd", "fwd"]
+    text = compiled.as_text()
+    assert re.search(r"bf16\[[\d,]*512[\d,]*\]\S* custom-call\(.*tpu_custom_call", text)  # queries' results
+    assert "all-gather" in text
+    assert "reduce-scatter" in text

@@ -1,9 +1,12 @@
 """One step on eight virtual devices, however they are laid out, is the step of one device."""
 
 import dataclasses
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,15 +14,26 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from c2s_jax.models import Gemma2
-from c2s_jax.parallel import batch_sharding, describe, make_mesh, parameter_shardings
-from c2s_jax.training import create_state, make_eval_step, make_optimizer, make_train_step
+from c2s_jax.ops import constrain
+from c2s_jax.parallel import (
+    ACTIVATION_RULES,
+    PARAMETER_RULES,
+    activation_rules,
+    batch_sharding,
+    describe,
+    describe_state,
+    make_mesh,
+    parameter_shardings,
+    share_of_rows,
+)
+from c2s_jax.parallel.mesh import AXES
+from c2s_jax.training import StatePlan, create_state, make_eval_step, make_optimizer, make_train_step
 from tests.toy import MODEL, N_TASKS, make_batch, named, run_config
 
-MESHES = [
+MESHES = [  # more of them, without an optimizer, in test_every_mesh
     {"fsdp": 8},
-    {"replica": 2, "fsdp": 2, "tensor": 2},
-    {"fsdp": 4, "tensor": 2},
-    {"replica": 8},
+    {"replica": 4, "tensor": 2},
+    {"fsdp": 2, "sequence": 2, "tensor": 2},
 ]
 
 
@@ -131,12 +145,29 @@ def test_describe_names_every_parameter() -> None:
     (line,) = (x for x in lines if x.startswith("embedding "))
     assert "(64, 16) float32" in line
     assert "tensor" in line
-    assert line.endswith("512 B/device")  # 32 × 4 float32
+    assert re.split(" {2,}", line)[-1] == "512 B/device"  # 32 × 4 float32
+
+
+def test_table_of_a_state_adds_up() -> None:
+    """Parameters and moments over fsdp and sequence alike; what each part takes is what XLA gives its arrays."""
+    mesh = make_mesh({"fsdp": 2, "sequence": 2, "tensor": 2})
+    plan = StatePlan(MODEL, optax.adam(1e-3), mesh, ema=True)
+    text = describe_state(plan.abstract, mesh)
+    assert "over 8 devices (replica 1, fsdp 2, sequence 2, tensor 2)" in text
+    (line,) = (x for x in text.splitlines() if x.startswith("blocks.local_layer.ffw.up.kernel "))
+    assert re.split(" {2,}", line)[-3:] == ["(-, fsdp·sequence, tensor)", "(2, 4, 16)", "512 B/device"]
+    state = plan.create(0)
+    real = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state._replace(step=None)))
+    assert text.endswith(f"together {real / 2**30:.3f}")
+    assert describe_state(state, mesh) == text
 
 
 def test_dimension_that_the_mesh_does_not_divide() -> None:
     params = abstract_params(num_kv_heads=1)
-    with pytest.raises(ValueError, match=r"blocks\..*\.k\.kernel .*dimension 1 is not divisible .* tensor=2"):
+    with pytest.raises(
+        ValueError,
+        match=r"blocks\..*\.k\.kernel .*dimension 1 \('kv_heads'\) is not divisible .* tensor=2; .* one of 1",
+    ):
         parameter_shardings(params, make_mesh({"fsdp": 4, "tensor": 2}))
 
 
@@ -146,9 +177,55 @@ def test_unknown_logical_axis() -> None:
         parameter_shardings(params, make_mesh({"fsdp": 8}))
 
 
+def test_two_axes_of_a_parameter_on_one_mesh_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARAMETER_RULES, "head_dim", "tensor")
+    message = (
+        r"k\.kernel: its axes 'kv_heads' and 'head_dim' both lie on mesh axis 'tensor'; give one .* PARAMETER_RULES"
+    )
+    with pytest.raises(ValueError, match=message):
+        parameter_shardings(abstract_params(), make_mesh({"fsdp": 4, "tensor": 2}))
+
+
+def test_two_axes_of_an_activation_on_one_mesh_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACTIVATION_RULES, "time", "fsdp")
+    with (
+        jax.set_mesh(make_mesh({"fsdp": 8})),
+        activation_rules(),
+        pytest.raises(ValueError, match="'batch' and 'time' both lie on mesh axis 'fsdp'; .*/rules.py"),
+    ):
+        constrain(jnp.zeros((8, 8, 2)), "batch", "time", "embed")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "devices_of_each", "shares"),
+    [
+        ((1, 8, 1, 1), 2, [0, 1, 2, 3]),
+        ((2, 2, 1, 2), 2, [0, 1, 2, 3]),
+        ((1, 2, 4, 1), 2, [0, 0, 1, 1]),  # two processes share rows: one has their beginnings, one their ends
+        ((1, 1, 4, 2), 2, [0, 0, 0, 0]),
+        ((1, 4, 1, 2), 8, [0]),
+    ],
+)
+def test_processes_read_the_rows_of_their_devices(
+    sizes: tuple[int, ...], devices_of_each: int, shares: list[int]
+) -> None:
+    mesh: Any = SimpleNamespace(axis_names=AXES, shape=dict(zip(AXES, sizes)))
+    devices = [SimpleNamespace(process_index=i // devices_of_each) for i in range(8)]
+    mesh.devices = np.array(devices).reshape(sizes)
+    found = [share_of_rows(mesh, process) for process in range(len(shares))]
+    assert found == [{"process_index": i, "process_count": len(set(shares))} for i in shares]
+
+
+def test_processes_that_share_some_rows() -> None:
+    mesh: Any = SimpleNamespace(axis_names=AXES, shape=dict(zip(AXES, (1, 2, 3, 1))))
+    mesh.devices = np.array([SimpleNamespace(process_index=i // 2) for i in range(6)]).reshape(1, 2, 3, 1)
+    with pytest.raises(ValueError, match="hold a part of another's rows; choose sequence × tensor"):
+        share_of_rows(mesh, 0)
+
+
 def test_mesh_fills_the_open_axis() -> None:
-    assert dict(make_mesh({"fsdp": -1, "tensor": 2}).shape) == {"replica": 1, "fsdp": 4, "tensor": 2}
-    assert dict(make_mesh({"fsdp": -1}, jax.devices()[:1]).shape) == {"replica": 1, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh({"fsdp": -1, "tensor": 2}).shape) == {"replica": 1, "fsdp": 4, "sequence": 1, "tensor": 2}
+    assert dict(make_mesh({"fsdp": -1}, jax.devices()[:1]).shape) == dict.fromkeys(AXES, 1)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +236,7 @@ def test_mesh_fills_the_open_axis() -> None:
         ({"fsdp": -1, "tensor": -1}, "at most one of them -1"),
         ({"fsdp": 0}, "sizes must be positive"),
         ({"fsdp": -2}, "sizes must be positive"),
-        ({"fsdp": 4, "tensors": 2}, r"unknown axes \['tensors'\]; the axes are replica, fsdp, tensor"),
+        ({"fsdp": 4, "tensors": 2}, r"unknown axes \['tensors'\]; the axes are replica, fsdp, sequence, tensor"),
     ],
 )
 def test_bad_meshes(shape: dict[str, int], message: str) -> None:
