@@ -7,7 +7,7 @@
     c2s ask      cells.h5ad "Which tissue is this?" --model=DIR          answer a question
     c2s caption  cells.h5ad --groupby=leiden --model=DIR     describe each cluster
     c2s describe cells.h5ad --model=DIR                      describe the sample
-    c2s app --model=DIR                                      all of this in the browser
+    c2s app --model=DIR                                      try it in the browser
 
 DIR is a training run's folder, a converted model, or a Hugging Face folder or repository (owner/name). Output files
 open in scanpy: sc.pp.neighbors(adata, use_rep="X_c2s"). A long run that was stopped goes on when the same command is
@@ -103,6 +103,16 @@ def caption(arguments: argparse.Namespace) -> None:
 def describe(arguments: argparse.Namespace) -> None:
     """Describe the sample."""
     _answer(arguments, lambda model, adata, **options: model.describe(adata, **options))
+
+
+def app(arguments: argparse.Namespace) -> None:
+    """Serve a page to try the model in the browser."""
+    try:
+        from c2s_jax.app import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(f'the page needs {error.name}: pip install "c2s_jax[app]"') from None
+
+    serve(_load(arguments), host=arguments.host, port=arguments.port, show=not arguments.no_browser)
 
 
 # ------------------------------------------------------------------------------------------------------- helpers
@@ -233,6 +243,14 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--n-cells", type=int, default=n_cells, help="cells shown to the model (%(default)s)")
         made.add_argument("--max-new-tokens", type=int, default=tokens, help="most tokens of an answer (%(default)s)")
         _drawing(made, 0.0)
+
+    made = commands.add_parser("app", help=app.__doc__, description=app.__doc__)
+    made.set_defaults(run=app)
+    made.add_argument("--model", required=True, metavar="DIR", help="folder or hub repository of the model")
+    made.add_argument("--context", type=int, help="tokens to read at once, if not what the model was trained with")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine only)")
+    made.add_argument("--port", type=int, default=5006)
+    made.add_argument("--no-browser", action="store_true", help="only print the address")
     return top
 
 

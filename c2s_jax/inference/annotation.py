@@ -83,7 +83,7 @@ def _closed(
     inquiry = Inquiry(model, adata, TASK, room=room, n_prompts=n_prompts, **reading)
     answers = [model.answer_tokens(response_texts(template, labels)) for template in inquiry.templates]
 
-    def compute(asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
+    def compute(rows: NDArray, asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
         scores = [
             model.scorer(model.params, prompts, candidates, progress=advance).logprobs
             for prompts, candidates in zip(asked, answers)
@@ -128,7 +128,7 @@ def _free(
         raise ValueError("n_prompts is for a list of labels; answers in free text are asked once")
     inquiry = Inquiry(model, adata, TASK, room=FREE_TOKENS, **reading)
 
-    def compute(asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
+    def compute(rows: NDArray, asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
         samples = model.sample(asked[0], FREE_TOKENS, Sampling(0.0), progress=advance)
         texts = [TASKS[TASK].parse(text) for text in samples.texts(model.tokenizer.decode)]
         return {"answers": np.array(texts, dtype=np.str_), "logprobs": samples.logprobs.sum(axis=1)}

@@ -35,7 +35,7 @@ def embed(
     depth = depth_of(model, layer)
     inquiry = Inquiry(model, adata, TASK, room=0, **reading)
 
-    def compute(asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
+    def compute(rows: NDArray, asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
         return {"vectors": model.pooler(model.params, asked[0], layer=depth, pooling=pooling, progress=advance)}
 
     settings = {"model_layer": depth, "pooling": pooling}

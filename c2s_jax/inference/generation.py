@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from c2s_jax.cells import GeneVocabulary, RankExpression, fit_rank_expression, repair_sentence
 from c2s_jax.cells.genes import gene_symbols
 from c2s_jax.cells.source import select_source
+from c2s_jax.data.ragged import offsets
 from c2s_jax.generation import Sampling
+from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.inquiry import Inquiry, choose_task, empty_lists
 from c2s_jax.inference.language_model import LanguageModel
 from c2s_jax.inference.organisms import organism_of
@@ -40,10 +42,12 @@ def generate(
     prompts: str | None,
     like: ad.AnnData | None,
     dataset: str | None,
+    constrain: bool,
     progress: bool,
 ) -> ad.AnnData:
     """See ``Model.generate``."""
-    types = _wanted(model, cell_type, n)
+    wanted = _wanted(model, cell_type, n)
+    names, counts = list(wanted), list(wanted.values())
     choose_task(model, GENERATE)
     card = model.card
     vocabulary, line = _genes_and_line(model, like, dataset)
@@ -58,21 +62,23 @@ def generate(
     formatter = model.formatter(vocabulary)
     room = _tokens_of(formatter.table.lengths, n_genes)
     asker = Asker(formatter, template, model.limit(room), model.longest_piece)
-    texts = shared({name: told[name] for name in asker.fields if name in told}, len(types))
+    texts = shared({name: told[name] for name in asker.fields if name in told}, len(names))
     found = asker(
-        texts | {"cell_type": listed(types)},
-        *empty_lists(len(types)),
-        lists=np.zeros(len(types), np.int64),
+        texts | {"cell_type": listed(names)},
+        *empty_lists(0),
+        lists=np.zeros(len(names), np.int64),
         n_genes=n_genes,
     )
     sampling = Sampling(temperature=temperature, top_p=top_p)
-    with cell_bar(len(types), "generate", progress) as bar:
-        samples = model.sample(found.tokens, room, sampling, seed=seed, progress=Meter(bar).advance)
+    grammar = model.grammar(vocabulary, n_genes) if constrain else None
+    answers = _samples(model, found.tokens, counts, room, progress, sampling=sampling, seed=seed, grammar=grammar)
+    types = np.repeat(names, counts).tolist()
     obs = pd.DataFrame({"cell_type": pd.Categorical(types)}, index=[f"c2s_{i}" for i in range(len(types))])
     for name, text in told.items():
         obs[name] = pd.Categorical([text] * len(obs))
-    out = _cells(samples.texts(model.tokenizer.decode), obs, vocabulary, line, n_genes)
+    out = _cells(answers, obs, vocabulary, line, n_genes)
     settings = dict(n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, fields=told, dataset=dataset)
+    settings["constrain"] = constrain
     record(out, "generate", model, prompts=[template.model_input], settings=settings, rank_expression=line.to_dict())
     return out
 
@@ -86,6 +92,7 @@ def perturb(
     top_p: float,
     seed: int,
     dataset: str | None,
+    constrain: bool,
     resume: Any,
     progress: bool,
     **reading: Any,
@@ -107,12 +114,15 @@ def perturb(
     )
     inquiry.perturbation, inquiry.answer_genes = perturbation, n_genes
     sampling = Sampling(temperature=temperature, top_p=top_p)
+    grammar = model.grammar(vocabulary, n_genes) if constrain else None
 
-    def compute(asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
-        samples = model.sample(asked[0], room, sampling, seed=seed, progress=advance)
+    def compute(rows: NDArray, asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
+        options = dict(seed=seed, prompt_ids=rows, grammar=grammar, progress=advance)
+        samples = model.sample(asked[0], room, sampling, **options)
         return {"texts": np.array(samples.texts(model.tokenizer.decode), dtype=np.str_)}
 
     settings = dict(perturbation=perturbation, temperature=temperature, top_p=top_p, seed=seed, n_genes=n_genes)
+    settings["constrain"] = constrain
     texts = [""] * adata.n_obs
     for block, rows, found in over_cells(
         inquiry, compute, what="perturb", settings=settings, resume=resume, progress=progress
@@ -196,19 +206,43 @@ def _tokens_of(lengths: NDArray, n_genes: int) -> int:
     return int(-(-need // 32) * 32)
 
 
-def _wanted(model: LanguageModel, cell_type: str | Sequence[str] | Mapping[str, int], n: int) -> list[str]:
-    """The type of each cell to make."""
-    if n < 1:
-        raise ValueError(f"n={n} must be at least 1")
-    counts = cell_type if isinstance(cell_type, Mapping) else None
-    names = [cell_type] if isinstance(cell_type, str) else list(cell_type)
-    if not names or any(not str(name).strip() for name in names):
+def _samples(
+    model: LanguageModel,
+    prompts: Sequence[NDArray[np.int32]],
+    counts: Sequence[int],
+    room: int,
+    progress: bool,
+    **options: Any,
+) -> list[str]:
+    """So many answers to each prompt, one prompt's after the other's; several at once share what the prompt costs."""
+    together = min(max(counts), BATCH_SIZE)
+    repeats = [-(-count // together) for count in counts]
+    repeated = [prompt for prompt, times in zip(prompts, repeats) for _ in range(times)]
+    with cell_bar(len(repeated) * together, "generate", progress) as bar:
+        meter = Meter(bar)
+        advance = lambda done: meter.advance(done * together)  # noqa: E731
+        samples = model.sample(repeated, room, samples_per_prompt=together, progress=advance, **options)
+    texts = samples.texts(model.tokenizer.decode)
+    starts = offsets(np.array(repeats)) * together
+    return [text for start, count in zip(starts.tolist(), counts) for text in texts[start : start + count]]
+
+
+def _wanted(model: LanguageModel, cell_type: str | Sequence[str] | Mapping[str, int], n: int) -> dict[str, int]:
+    """Cells to make by type."""
+    if isinstance(cell_type, Mapping):
+        wanted = {str(name).strip(): int(count) for name, count in cell_type.items()}
+    else:
+        names = [cell_type] if isinstance(cell_type, str) else list(cell_type)
+        wanted = {str(name).strip(): n for name in names}
+    if not wanted or "" in wanted:
         raise ValueError("cell_type must name at least one type, and none may be empty")
+    if min(wanted.values()) < 1:
+        raise ValueError(f"at least one cell of each type must be asked for, not {min(wanted.values())}")
     known = model.card.values.get("cell_type", ()) if model.card else ()
-    for name in names if known else ():
+    for name in wanted if known else ():
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.4) or list(known[:5])
             warnings.warn(
                 f"the model met no {name!r} in training; nearest: {', '.join(near)}", UserWarning, stacklevel=4
             )
-    return [name for name in names for _ in range(counts[name] if counts else n)]
+    return wanted

@@ -1,9 +1,10 @@
 """A language model with its tokenizer: what runs on the device, and between texts and tokens."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from threading import RLock
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.cells import GeneVocabulary
 from c2s_jax.data import Formatter
-from c2s_jax.generation import LabelScorer, Sampler, Samples, Sampling
+from c2s_jax.generation import GeneGrammar, LabelScorer, Sampler, Samples, Sampling, answer_tokens
 from c2s_jax.inference.adapters import Adapters
 from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.card import ModelCard
@@ -70,6 +71,7 @@ class LanguageModel(Adapters):
         self.tokenizer, self.card, self.source = tokenizer, card, source
         self.context = context or (card.context if card else DEFAULT_CONTEXT)
         self._formatters: dict[GeneVocabulary, Formatter] = {}
+        self._grammars: dict[tuple[GeneVocabulary, int], GeneGrammar] = {}
         self._lock = RLock()
 
     def __repr__(self) -> str:
@@ -116,13 +118,10 @@ class LanguageModel(Adapters):
         prompts: Sequence[NDArray[np.int32]],
         max_new_tokens: int,
         sampling: Sampling,
-        *,
-        seed: int = 0,
-        progress: Callable[[int], None] | None = None,
+        **options: Any,
     ) -> Samples:
-        """Answers to prompts that are tokens already."""
-        options = dict(max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, progress=progress)
-        return self._sampler(self.params, prompts, **options)  # type: ignore[arg-type]
+        """Answers to prompts that are tokens already; ``options`` are those of ``generation.Sampler``."""
+        return self._sampler(self.params, prompts, max_new_tokens=max_new_tokens, sampling=sampling, **options)
 
     def limit(self, room: int) -> int:
         """Tokens of a prompt that leaves ``room`` for its answer.
@@ -138,7 +137,18 @@ class LanguageModel(Adapters):
 
     def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
         """Tokens of whole answers, the one that ends them included."""
-        return [[*ids, self.tokenizer.eos_id] for ids in self.tokenizer.encode_batch(answers)]
+        return answer_tokens(self.tokenizer, answers)
+
+    def grammar(self, vocabulary: GeneVocabulary, n_genes: int) -> GeneGrammar:
+        """Lists of so many genes, each once, and a period: what is sampled with it names nothing else."""
+        with self._lock:
+            if (vocabulary, n_genes) not in self._grammars:
+                table = self.formatter(vocabulary).table
+                while len(self._grammars) >= KEPT_FORMATTERS:
+                    self._grammars.pop(next(iter(self._grammars)))
+                made = GeneGrammar.build(table, self.tokenizer.eos_id, exactly=n_genes)
+                self._grammars[vocabulary, n_genes] = made
+            return self._grammars[vocabulary, n_genes]
 
     def formatter(self, vocabulary: GeneVocabulary) -> Formatter:
         """Writes prompts with these genes; the last few are kept."""

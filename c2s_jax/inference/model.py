@@ -178,6 +178,7 @@ class Model(LanguageModel):
         prompts: str | None = None,
         like: ad.AnnData | None = None,
         dataset: str | None = None,
+        constrain: bool = True,
         progress: bool = True,
     ) -> ad.AnnData:
         """Make new cells of a type.
@@ -189,7 +190,7 @@ class Model(LanguageModel):
         n
             Cells a type.
         n_genes
-            Genes a cell at most; by default as many as in training.
+            Genes a cell; by default as many as in training.
         temperature, top_p, seed
             How tokens are drawn, see ``generation.Sampling``.
         organism, fields, prompts
@@ -198,6 +199,9 @@ class Model(LanguageModel):
             Cells that give genes and the rank→expression line to a model that brings none.
         dataset
             Whose rank→expression line to use, of the model's; by default the one fitted on most.
+        constrain
+            Write nothing but names of the model's genes, each once, and ``n_genes`` of them. Without it the model
+            writes what it likes, for as long as it likes.
         progress
             Show a bar.
 
@@ -210,7 +214,8 @@ class Model(LanguageModel):
         options: dict[str, Any] = dict(
             n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, organism=organism
         )
-        options |= dict(fields=fields, prompts=prompts, like=like, dataset=dataset, progress=progress)
+        options |= dict(fields=fields, prompts=prompts, like=like, dataset=dataset)
+        options |= dict(constrain=constrain, progress=progress)
         with self._lock:
             return generation.generate(self, cell_type, n, **options)
 
@@ -223,6 +228,7 @@ class Model(LanguageModel):
         top_p: float = 1.0,
         seed: int = 0,
         dataset: str | None = None,
+        constrain: bool = True,
         resume: str | Path | None = None,
         progress: bool = True,
         **reading: Unpack[Reading],
@@ -238,7 +244,7 @@ class Model(LanguageModel):
             Unperturbed cells.
         perturbation
             As the model knows it, e.g. ``"IFN-beta"``.
-        temperature, top_p, seed, dataset
+        temperature, top_p, seed, dataset, constrain
             As for ``generate``.
         resume, progress, **reading
             As for ``annotate``.
@@ -248,8 +254,9 @@ class Model(LanguageModel):
         AnnData of the same cells as predicted, built as ``generate`` does, with the ``obs`` of ``adata``.
         """
         options: dict[str, Any] = dict(temperature=temperature, top_p=top_p, seed=seed, dataset=dataset)
+        options |= dict(constrain=constrain, resume=resume, progress=progress)
         with self._lock:
-            return generation.perturb(self, adata, perturbation, **options, resume=resume, progress=progress, **reading)
+            return generation.perturb(self, adata, perturbation, **options, **reading)
 
     def ask(
         self,

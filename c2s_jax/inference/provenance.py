@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anndata as ad
+import numpy as np
 
 import c2s_jax
 from c2s_jax.inference.language_model import LanguageModel
@@ -42,7 +43,7 @@ def record(
         "version": c2s_jax.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "prompts": list(prompts),
-        "settings": {name: _plain(value) for name, value in settings.items() if value not in (None, {}, [], ())},
+        "settings": {name: _plain(value) for name, value in settings.items() if not _absent(value)},
         **results,
     }
     if report:
@@ -51,7 +52,13 @@ def record(
     adata.uns[KEY] = {**adata.uns[KEY], function: entry}
 
 
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping | list | tuple) and not value)
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, str | int | float | bool):

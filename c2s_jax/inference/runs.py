@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
-from c2s_jax.config import all_tasks, mixture
+from c2s_jax.config import all_tasks, base, mixture, plain
 from c2s_jax.data import Corpus, MixtureTask
 from c2s_jax.data.contexts.known import Known
 from c2s_jax.data.task_stream import MissingData, TaskStream
@@ -65,7 +65,7 @@ def read_run(workdir: Path, *, merge: bool = True) -> Run:
     ValueError
         When there is no whole checkpoint, or the tokenizer is not the one it was trained with.
     """
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    config = _config(workdir / "config.json")
     checkpoints = Checkpoints(str(workdir), every=1)
     if checkpoints.latest is None:
         raise ValueError(f"{workdir} holds no whole checkpoint yet; go on training first")
@@ -86,6 +86,20 @@ def read_run(workdir: Path, *, merge: bool = True) -> Run:
         lora.merge(module)
     card = _card(config, corpus) if Path(corpus).is_dir() else None
     return Run(module, mesh, Path(path), card, config.data.seq_len, config.init_from, step)
+
+
+def _config(path: Path) -> ConfigDict:
+    """A run's configuration; keys that came with later versions have their defaults."""
+    saved = json.loads(path.read_text())
+    return ConfigDict(_filled(plain(base(saved["model"]["architecture"])), saved))
+
+
+def _filled(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    out = {**defaults, **given}
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict):
+            out[name] = _filled(defaults[name], value)
+    return out
 
 
 def _card(config: Any, corpus: str) -> ModelCard:

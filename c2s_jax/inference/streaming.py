@@ -13,8 +13,8 @@ from c2s_jax.inference.parts import Parts, key_of
 from c2s_jax.inference.reading import Block
 
 BLOCK_CELLS = 512
-Compute = Callable[[list[list[NDArray[np.int32]]], Callable[[int], None]], Mapping[str, NDArray]]
-"""Prompts of each wording, and a function to call with the number of prompts done -> arrays, [N] first."""
+Compute = Callable[[NDArray[np.int64], list[list[NDArray[np.int32]]], Callable[[int], None]], Mapping[str, NDArray]]
+"""Rows of N cells, prompts in each wording, a function to call with the number of prompts done -> arrays [N, …]."""
 
 
 def over_cells(
@@ -58,7 +58,7 @@ def over_cells(
                 asked = [inquiry.write(block.start + rows, genes, indptr, wording=i) for i in range(n_wordings)]
                 key = key_of(fixed, [tokens for prompts in asked for tokens in prompts])
                 kept = parts.load(number, key)
-                found = compute(asked, meter.advance) if kept is None else kept
+                found = compute(block.start + rows, asked, meter.advance) if kept is None else kept
                 if kept is None:
                     parts.save(number, key, found)
             meter.finish(len(block))

@@ -17,7 +17,8 @@ def test_generated_cells(model, monkeypatch):
 
     build = generation._cells
     monkeypatch.setattr(generation, "_cells", parse_and_keep)
-    made = model.generate({"CD19+ B": 2, "Dendritic": 1}, n_genes=12, seed=3, progress=False)
+    options = dict(n_genes=12, seed=3, constrain=False, progress=False)
+    made = model.generate({"CD19+ B": 2, "Dendritic": 1}, **options)
     assert made.obs["cell_type"].tolist() == ["CD19+ B", "CD19+ B", "Dendritic"]
     line = next(iter(model.card.rank_expression.values()))
     for cell, text in enumerate(texts["all"]):
@@ -29,8 +30,17 @@ def test_generated_cells(model, monkeypatch):
         assert made.obs["c2s_n_unknown"].iloc[cell] == report.n_unknown
     assert made.obs["c2s_n_genes"].max() > 0
     expression_matrix(made, empty_cells="keep")  # reads back, at its logarithm's base
-    again = model.generate({"CD19+ B": 2, "Dendritic": 1}, n_genes=12, seed=3, progress=False)
+    again = model.generate({"CD19+ B": 2, "Dendritic": 1}, **options)
     assert (made.X != again.X).nnz == 0
+
+
+def test_only_genes_and_as_many_as_asked(model):
+    """By default, from a model that knows next to nothing; several cells of a type differ."""
+    made = model.generate(["CD19+ B", "CD34+"], n=18, n_genes=7, progress=False)
+    assert made.obs["cell_type"].tolist() == ["CD19+ B"] * 18 + ["CD34+"] * 18
+    assert (np.diff(made.X.indptr) == 7).all()
+    assert made.obs[["c2s_n_unknown", "c2s_n_repeated"]].to_numpy().sum() == 0
+    assert len({tuple(row.indices) for row in made.X}) == 36
 
 
 def test_types_never_met(model):
