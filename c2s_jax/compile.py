@@ -7,6 +7,8 @@
     --tokens     tokens to train on, for days and chip-hours
     --tune       also find the fastest rematerialisation policy that fits
 
+With ``objective = "grpo"`` the three programs of a phase are compiled, and their memory is told.
+
 Needs the compiler (``pip install "c2s_jax[tpu]"``), no TPU, and a few minutes. Status 0: the step fits. Status 1: it
 does not, and the report names the first change of settings that makes it fit. docs/training.md tells how to read it.
 """
@@ -26,6 +28,7 @@ from c2s_jax import workdirs
 from c2s_jax.aot import search, topology
 from c2s_jax.aot.account import account
 from c2s_jax.aot.chips import GIB, chip
+from c2s_jax.aot.phases import account_phases
 from c2s_jax.aot.step import compile_step
 from c2s_jax.config import check, parse_flags
 from c2s_jax.parallel import batch_parts
@@ -129,6 +132,16 @@ def table(r: dict[str, Any]) -> str:
     return "\n".join(f"{name:>9}  {text}" for name, text in rows.items())
 
 
+def phase_table(r: dict[str, Any]) -> str:
+    """The report of a GRPO phase to read."""
+    lines = [f"{r['chips']} × {r['chip']}, mesh {r['mesh']}, {r['completions']} completions a phase"]
+    for name, one in r["phases"].items():
+        used = one["hbm_bytes"]
+        kinds = ", ".join(f"{kind} {used[kind] / GIB:.2f}" for kind in ("arguments", "temporaries", "code", "resident"))
+        lines.append(f"{name:>17} {line(r | one).strip()} ({kinds} GiB), compiled in {one['compile_seconds']:.0f} s")
+    return "\n".join(lines)
+
+
 def main(argv: list[str]) -> None:
     """Entry point."""
     if len(argv) > 1:
@@ -141,11 +154,12 @@ def main(argv: list[str]) -> None:
             config.batch_size = ROWS.value * shards
         check(config, devices=shards)
         tokens = TOKENS.value or float(config.steps) * config.batch_size * config.data.seq_len
-        result = report(config, devices, tokens)
+        grpo = config.objective == "grpo"
+        result = account_phases(config, devices) if grpo else report(config, devices, tokens)
     except ValueError as error:
         raise SystemExit(f"FATAL {error}") from None
-    print(table(result))
-    if TUNE.value or not result["fits"]:
+    print(phase_table(result) if grpo else table(result))
+    if not grpo and (TUNE.value or not result["fits"]):
         result |= advise(config, devices, tokens, result)
         what = "fastest that fits" if result["fits"] else "fits with"
         print(f"{what}: {result['advice']}" if result["advice"] else "nothing that was tried fits: take more chips")

@@ -29,9 +29,9 @@ def get_config():
 SIZES = dict(vocab_size=4096, embed_dim=256, ffw_dim=1024, num_layers=4, heads=2, kv_heads=1, head_dim=128)
 
 
-def run(folder: Path, *flags: str) -> tuple[int, str, dict]:
+def run(folder: Path, *flags: str, config: str = CONFIG) -> tuple[int, str, dict]:
     """Exit status, what was printed, and the report."""
-    (folder / "toy.py").write_text(CONFIG)
+    (folder / "toy.py").write_text(config)
     file = folder / "report.json"
     command = [sys.executable, "-m", "c2s_jax.compile", f"--config={folder / 'toy.py'}", f"--json={file}", *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -129,3 +129,30 @@ def test_the_search_for_the_richest_begins_at_what_should_fit() -> None:
     changes, _ = search.richest_that_fits(config, 4, first, attempt)
     assert tried == ["dots", "narrow_gate_up0"]
     assert changes["model.remat"] == "narrow_gate_up0"
+
+
+GRPO = CONFIG.replace(
+    "    return config",
+    """
+    config.objective, config.init_from = "grpo", "RUN"
+    config.data.seq_len, config.model.num_layers, config.model.vocab_size = 384, 2, 1024
+    config.grpo.update(prompts=8, num_generations=2, max_completion_length=128, beta=0.1, minibatches=2)
+    return config""",
+)
+
+
+def test_a_phase_of_grpo(tmp_path: Path) -> None:
+    """Three programs; beside sampling lie the optimizer's moments and the reference, which it is not given."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    status, said, report = run(tmp_path, "--topology=v5e:2x2", config=GRPO)
+    assert status == 0, said
+    phases = report["phases"]
+    assert list(phases) == ["rollout", "log-probabilities", "update"]
+    assert all(name in said for name in phases)
+    weights = phases["update"]["hbm_bytes"]["resident"]  # the reference's
+    assert weights > 1e6
+    for name in ("rollout", "log-probabilities"):
+        assert phases[name]["hbm_bytes"]["resident"] == pytest.approx(3 * weights, rel=0.01)
+        assert phases[name]["hbm_bytes"]["arguments"] < 1.6 * weights
+    assert phases["update"]["hbm_bytes"]["arguments"] == pytest.approx(3 * weights, rel=0.1)
+    assert report["hbm_bytes_per_chip"] == max(phase["hbm_bytes_per_chip"] for phase in phases.values())

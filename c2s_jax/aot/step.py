@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -35,15 +36,7 @@ def compile_step(config: ConfigDict, devices: list[jax.Device]) -> Program:
     jax.errors.JaxRuntimeError
         What the compiler refuses, for want of memory among others.
     """
-    mesh = make_mesh(config.mesh, devices)
-    model = model_config(config)
-    if model.attention == "auto":
-        softcap = getattr(model, "attn_softcap", None)
-        choice = choose_backend(devices[0], head_dim=model.head_dim, dtype=model.dtype, softcap=softcap)
-        model = dataclasses.replace(model, attention=choice.backend)
-    optimizer = make_optimizer(config)
-    quantized = config.lora.quantize or None
-    plan = StatePlan(model, optimizer, mesh, ema=config.ema_decay > 0, adapter=lora_config(config), quantized=quantized)
+    mesh, plan, optimizer = planned(config, devices)
     step = make_train_step(
         plan.graphdef,
         optimizer,
@@ -57,6 +50,22 @@ def compile_step(config: ConfigDict, devices: list[jax.Device]) -> Program:
     began = time.monotonic()
     compiled = step.lower(plan.abstract, abstract_batch(config, mesh)).compile()
     return Program(compiled, plan, mesh, config.batch_size, time.monotonic() - began)
+
+
+def planned(
+    config: ConfigDict, devices: list[jax.Device]
+) -> tuple[Mesh, StatePlan, optax.GradientTransformationExtraArgs]:
+    """Mesh, state and optimizer of a run on these devices."""
+    mesh = make_mesh(config.mesh, devices)
+    model = model_config(config)
+    if model.attention == "auto":
+        softcap = getattr(model, "attn_softcap", None)
+        choice = choose_backend(devices[0], head_dim=model.head_dim, dtype=model.dtype, softcap=softcap)
+        model = dataclasses.replace(model, attention=choice.backend)
+    optimizer = make_optimizer(config)
+    quantized = config.lora.quantize or None
+    plan = StatePlan(model, optimizer, mesh, ema=config.ema_decay > 0, adapter=lora_config(config), quantized=quantized)
+    return mesh, plan, optimizer
 
 
 def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:

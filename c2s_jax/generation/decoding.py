@@ -73,7 +73,8 @@ class Settings:
     """What a program is compiled for.
 
     ``lockstep``: all rows began together and take one token a pass, so that they write one slot of the cache.
-    ``width``: tokens drafted a pass.
+    ``width``: tokens drafted a pass. ``unstacked``: XLA for CPUs copies what a loop reads from a stack at every step;
+    there the stack of blocks is taken apart. None leaves that to JAX's default backend.
     """
 
     stop_ids: tuple[int, ...]
@@ -83,6 +84,7 @@ class Settings:
     samples: int = 1
     lockstep: bool = True
     width: int = 0
+    unstacked: bool | None = None
 
 
 class State(NamedTuple):
@@ -107,8 +109,8 @@ class Decoding:
     """Draws tokens from a model; made inside of a jitted function."""
 
     def __init__(self, model: Any, choices: Choices, settings: Settings, drafts: Drafts | None = None):
-        # On the CPU, XLA copies what a loop reads from a stack at every step; blocks taken apart are read in place.
-        self._count = model.depth if jax.default_backend() == "cpu" else 1
+        unstacked = jax.default_backend() == "cpu" if settings.unstacked is None else settings.unstacked
+        self._count = model.depth if unstacked else 1
         self.model, self.choices, self.settings, self.drafts = model, choices, settings, drafts
         self._parts = model.parts(self._count)
         self._table = choices.table(model.output_table)

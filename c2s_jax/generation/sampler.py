@@ -145,7 +145,7 @@ class Sampler:
             raise ValueError(f"need samples_per_prompt >= 1 and max_new_tokens >= 1, not {n} and {max_new_tokens}")
         width = 0 if drafts is None else drafts.width
         settings = Settings(self.stop_ids, self.pad_id, max_new_tokens, sampling, n, drafts is None, width)
-        at_once = max(self.batch_size // n // self._shards, 1) * self._shards
+        at_once = self.prompts_at_once(n)
         self.check(grammar, drafts, len(prompts))
         order = np.argsort([len(p) for p in prompts], kind="stable")
         out = empty_samples(len(prompts) * n, max_new_tokens, self.pad_id)
@@ -161,6 +161,10 @@ class Sampler:
             if progress:
                 progress(len(chosen))
         return out
+
+    def prompts_at_once(self, samples_per_prompt: int) -> int:
+        """Prompts that are answered together."""
+        return max(self.batch_size // samples_per_prompt // self._shards, 1) * self._shards
 
     def choices(self, grammar: GeneGrammar | None, drafts: GeneDrafts | None, prompts: NDArray) -> Choices:
         """What may come next in answers to some of the prompts, by number."""
