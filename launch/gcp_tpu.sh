@@ -237,14 +237,22 @@ delete() {
     remove
 }
 
+tree_files() { # of this tree, each ended by a zero byte: what git does not ignore, or, outside of git, what is no run's
+    if [[ $(git rev-parse --show-toplevel 2>/dev/null) == "$root" ]]; then
+        git ls-files -z --cached --others --exclude-standard |
+            while IFS= read -r -d '' file; do if [[ -e $file ]]; then printf '%s\0' "$file"; fi; done
+    else
+        find . \( -name '.*' ! -name . -o -name __pycache__ -o -name runs -o -name venv -o -name '*.egg-info' \) -prune \
+            -o -type f -print0
+    fi
+}
+
 setup() {
     local archive script node folder
     archive=$(mktemp -d)
     (
         cd "$root"
-        git ls-files -z --cached --others --exclude-standard |
-            while IFS= read -r -d '' file; do if [[ -e $file ]]; then printf '%s\0' "$file"; fi; done |
-            tar --null --files-from=- -czf "$archive/c2s_tree.tar.gz"
+        tree_files | tar --null --files-from=- -czf "$archive/c2s_tree.tar.gz"
     )
     for node in $(nodes); do
         act compute tpus tpu-vm scp "$archive/c2s_tree.tar.gz" "$node:" --worker=all --quiet

@@ -1,6 +1,10 @@
 """Set-up shared by all tests: JAX on the CPU, eight virtual devices, compiled programs kept between runs."""
 
+import contextlib
+import ctypes
+import gc
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 # Before anything imports jax. A caller may still ask for another platform.
@@ -9,9 +13,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
+import psutil
 import pytest
 
 VIRTUAL_DEVICES = 8
+MUCH_MEMORY = 3 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,6 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # would get eight devices too. JAX refuses both at once, so a caller's flag wins.
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", VIRTUAL_DEVICES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory() -> Iterator[None]:
+    """Let go of compiled programs where a worker has grown large: two of them share a machine."""
+    yield
+    if psutil.Process().memory_info().rss > MUCH_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory otherwise
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Bundle(NamedTuple):

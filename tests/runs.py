@@ -33,7 +33,7 @@ def get_config():
     config.data.mixture = ConfigDict({{t: mixture_task(t, min_genes=4, max_genes=20) for t in config.data.tasks}})
     config.data.augmentation.update(shuffle_ties=True, gene_dropout=0.2)
     config.checkpoint.update(every=2, keep=2)
-    config.distributed.heartbeat_seconds = 10
+    config.distributed.heartbeat_seconds = 30
     return config
 """
 

@@ -356,7 +356,7 @@ def test_truncated_shard(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"objective": "ppo"}, "objective='ppo' is not available"),
+        ({"objective": "ppo"}, "objective='ppo' must be"),
         ({"optimizer.warmup_steps": 6}, r"optimizer\.warmup_steps=6 must be below steps=6"),
         ({"data.seq_len": 8}, r"every example is longer than data\.seq_len=8"),
         ({"data.tasks": ()}, r"data\.tasks is empty"),

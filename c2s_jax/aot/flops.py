@@ -28,7 +28,7 @@ def forward_flops_per_token(config: ModelConfig, time: int) -> float:
     Matrix products only, a multiplication and an addition apart: two a parameter that multiplies (the output table
     included, the look-up of embeddings not), and four a layer, head dimension, head and key that a query sees.
     """
-    kernels = [math.prod(m.kernel.shape) for _, m in _abstract(config).iter_modules() if isinstance(m, Linear)]
+    kernels = [math.prod(m.kernel.shape) for _, m in nnx.iter_modules(_abstract(config)) if isinstance(m, Linear)]
     products = sum(kernels) + config.vocab_size * config.embed_dim
     attention = config.num_layers * config.num_heads * config.head_dim * mean_visible_keys(config, time)
     return 2.0 * products + 4.0 * attention

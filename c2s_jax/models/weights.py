@@ -41,10 +41,11 @@ def load_weights(source: str | Path, config: ModelConfig, *, shardings: Sharding
     ValueError
         When the files hold a model of another architecture; lists the fields that differ.
     """
-    choices: dict[str, Any] = {name: getattr(config, name) for name in CHOICES}
-    found = load_config(source, **choices)
+    found = load_config(source)
     if type(found) is not type(config):
         raise ValueError(f"{source} holds a {type(found).__name__}; the configuration asks for {type(config).__name__}")
+    choices: dict[str, Any] = {name: getattr(config, name) for name in CHOICES if hasattr(config, name)}
+    found = dataclasses.replace(found, **choices)
     names = [field.name for field in dataclasses.fields(config)]
     differing = [n for n in names if getattr(found, n) != getattr(config, n)]
     if differing:

@@ -58,7 +58,7 @@ def test_values_dtypes_and_places(folder: Path) -> None:
         assert values(model).keys() == wanted.keys()
         for name, value in values(model).items():
             np.testing.assert_array_equal(value, wanted[name], err_msg=name)
-    assert model.embedding.get_value().sharding.spec == PartitionSpec("tensor", "fsdp")
+    assert model.embedding.get_value().sharding.spec == PartitionSpec("tensor", ("fsdp", "sequence"))
     narrow = load_export(folder, dtype="bfloat16")
     for name, value in values(narrow).items():
         np.testing.assert_array_equal(value, np.asarray(jax.numpy.asarray(wanted[name], "bfloat16")), err_msg=name)
