@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from c2s_jax.data import corpus_format as fmt
 from c2s_jax.data.corpus_format import ADVICE, CorpusError
@@ -66,6 +67,11 @@ class CellBlock:
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
+
+    def matrix(self, n_genes: int) -> sparse.csr_matrix:
+        """Expression as cells × genes of the corpus, float32 [C, n_genes]; genes of a cell stay in their order."""
+        values = (self.expression.astype(np.float32), self.genes, self.indptr)
+        return sparse.csr_matrix(values, (len(self), n_genes))
 
 
 class CellSource:

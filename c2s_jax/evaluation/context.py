@@ -7,7 +7,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from numpy.typing import NDArray
-from scipy import sparse
 from tqdm import tqdm
 
 from c2s_jax.data import CellSource, Corpus, Formatter, Request
@@ -124,6 +123,4 @@ def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) 
 
 def dense_expression(cells: CellSource, indices: NDArray[np.int64], n_genes: int) -> NDArray[np.float32]:
     """Stored log10 expression [C, G] of some cells."""
-    block = cells.take(indices)
-    matrix = sparse.csr_matrix((block.expression.astype(np.float32), block.genes, block.indptr), (len(block), n_genes))
-    return matrix.toarray()
+    return cells.take(indices).matrix(n_genes).toarray()

@@ -111,10 +111,7 @@ class RealCells:
 
     def expression(self, cells: NDArray[np.integer]) -> NDArray[np.float32]:
         """Measured log10 expression [n, g] of some cells."""
-        block = self._cells.take(cells)
-        shape = (len(block), len(self.world.corpus.genes))
-        values = (block.expression.astype(np.float32), block.genes, block.indptr)
-        return sparse.csr_matrix(values, shape)[:, self.genes].toarray()
+        return self._cells.take(cells).matrix(len(self.world.corpus.genes))[:, self.genes].toarray()
 
     def reconstruct(self, completions: Completions) -> NDArray[np.float32]:
         """Expression [N, g] of generated cells, by the rank→expression line of the data set they were asked for."""
