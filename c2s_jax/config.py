@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import sys
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from absl import app, flags, logging
@@ -19,6 +20,8 @@ from c2s_jax.rl import GRPOOptions
 from c2s_jax.tasks import TASKS
 from c2s_jax.training.guards import check_guards
 from c2s_jax.training.profile import check_profile
+
+SCALES = ("paper", "small")
 
 # Endings of keys that must not be left at 0.
 SIZES = ("_dim", "_size", "_layers", "_heads", "_scalar")
@@ -125,7 +128,53 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.pca_components = 32
     config.evaluation.more_suites = ()  # beside annotation and generation: "embedding", "bulk", "perturbation"
     config.notes = ()  # sentences for the report, e.g. what was tuned and on what
+
+    config.scale = "paper"  # or "small": with the file's own smaller values (docs/recipes)
+    config.small = ConfigDict()  # overrides({key: value}) of --config.scale=small
     return config
+
+
+def overrides(values: dict[str, Any]) -> ConfigDict:
+    """``{"model.embed_dim": 64, ...}`` as the nested ``config.small``."""
+    out = ConfigDict()
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        inner = out
+        for name in parents:
+            if name not in inner:
+                inner[name] = ConfigDict()
+            inner = inner[name]
+        inner[last] = value
+    return out
+
+
+def apply_scale(config: ConfigDict, given: Collection[str] = ()) -> None:
+    """Set ``config`` to its ``scale``, in place: "small" takes over ``config.small``, but for keys in ``given``.
+
+    ``given`` are the dotted keys that the command line sets. Applied once, when a run starts.
+
+    Raises
+    ------
+    ValueError
+        The scale is unknown, or the file has none of that name, or ``small`` has an unknown key or a wrong type.
+    """
+    if config.scale not in SCALES:
+        raise ValueError(f"scale={config.scale!r} is not one of {', '.join(SCALES)}")
+    if config.scale == "paper":
+        return
+    if not config.small:
+        raise ValueError('scale="small": this file has no smaller values; set them in config.small')
+    known = [key for key in _keys(config) if not key.startswith("small.")]
+    kept = {key.split("[", 1)[0] for key in given}
+    for key, value in _leaves(config.small):
+        if key not in known:
+            raise ValueError(f"small.{key}: no such key{_nearest(key, known)}")
+        if key in kept:
+            continue
+        try:
+            config.update_from_flattened_dict({key: value})
+        except TypeError as error:
+            raise ValueError(f"small.{key}={value!r}: {error}") from None
 
 
 def mixture_task(task: str, **settings: Any) -> ConfigDict:
@@ -274,7 +323,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     """``flags_parser`` for ``absl.app.run`` that answers an unknown ``--config.x`` with one clear line, not a trace."""
     try:
         rest = app.parse_flags_with_usage(argv)
-        getattr(flags.FLAGS["config"].value, "name", None)  # a file that cannot be read is only told on first use
+        flag = flags.FLAGS["config"]
+        config = flag.value  # a file that cannot be read is only told on first use
+        if config is not None:
+            apply_scale(config, config_flags.get_override_values(flag))
         if not flags.FLAGS["verbosity"].present:  # checkpoints log every file at INFO
             logging.set_verbosity(logging.WARNING)
         return rest
@@ -285,6 +337,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"FATAL --config.{unknown}")
     except OSError as error:
         sys.exit(f"FATAL --config: {error}")
+    except ValueError as error:
+        sys.exit(f"FATAL --config.{error}")
 
 
 def _first_unknown(argv: list[str]) -> str | None:
@@ -301,10 +355,14 @@ def _first_unknown(argv: list[str]) -> str | None:
         key = argument.lstrip("-").removeprefix("config.").split("=", 1)[0].split("[", 1)[0]
         if not argument.lstrip("-").startswith("config.") or key in known:
             continue
-        near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]][:2]
-        near += [k for k in difflib.get_close_matches(key, known, n=3, cutoff=0.5) if k not in near]
-        return f"{key}: no such key" + (f"; nearest: {', '.join(near)}" if near else "")
+        return f"{key}: no such key{_nearest(key, known)}"
     return None
+
+
+def _nearest(key: str, known: Collection[str]) -> str:
+    near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]][:2]
+    near += [k for k in difflib.get_close_matches(key, known, n=3, cutoff=0.5) if k not in near]
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
@@ -314,3 +372,11 @@ def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
         if isinstance(value, ConfigDict):
             out += _keys(value, f"{prefix}{key}.")
     return out
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

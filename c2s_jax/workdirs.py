@@ -11,10 +11,13 @@ import jax
 from c2s_jax import config as configs
 from c2s_jax.models.hub import local_folder
 
-# Keys that may change between runs in one workdir: they touch what is learned by no more than rounding.
+# Keys that may change between runs in one workdir: they touch what is learned by no more than rounding. (What a scale
+# sets is in the other keys.)
 FREE = (
     "workdir",
     "notes",
+    "scale",
+    "small",
     "log_every",
     "validate_every",
     "validation_rows",

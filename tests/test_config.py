@@ -109,9 +109,88 @@ def test_every_config_file_starts_from_base():
         exec(compile(path.read_text(), path, "exec"), namespace)
         config = namespace["get_config"]()
         base = set(configs._keys(configs.base(config.model.architecture)))
-        free = ("data.mixture.", "grpo.rewards.")
+        free = ("data.mixture.", "grpo.rewards.", "small.")
         extra = {k for k in configs._keys(config) if not k.startswith(free)} - base
         assert not extra, path
+
+
+SCALED = """
+from c2s_jax.config import base, overrides
+
+def get_config():
+    config = base()
+    config.steps, config.model.embed_dim, config.data.tasks = 3_000, 2048, ("cell_type_annotation", "tissue_annotation")
+    config.small = overrides({small})
+    return config
+"""
+SMALLER = {"steps": 30, "model.embed_dim": 64, "data.tasks": ("cell_type_annotation",), "optimizer.learning_rate": 1e-3}
+
+
+class TestScale:
+    @pytest.fixture
+    def file(self, tmp_path):
+        """Function that writes a config file with a ``small`` and returns its flag."""
+
+        def write(small: dict) -> str:
+            path = tmp_path / "scaled.py"
+            path.write_text(SCALED.format(small=small))
+            return f"--config={path}"
+
+        return write
+
+    def test_values_of_the_paper_by_default(self, parse, file):
+        config = parse(file(SMALLER))
+        assert (config.scale, config.steps, config.model.embed_dim) == ("paper", 3_000, 2048)
+
+    def test_small(self, parse, file):
+        config = parse(file(SMALLER), "--config.scale=small")
+        assert {key: _at(config, key) for key in SMALLER} == SMALLER
+        assert config.batch_size == configs.base().batch_size
+        assert configs.plain(config)["model"]["embed_dim"] == 64
+
+    def test_the_command_line_wins(self, parse, file):
+        arguments = ["--config.steps=7", "--config.data.tasks=('cell_sentence_modelling',)"]
+        config = parse(file(SMALLER), "--config.scale=small", *arguments)
+        assert (config.steps, config.data.tasks) == (7, ("cell_sentence_modelling",))
+        assert config.model.embed_dim == 64
+
+    def test_the_command_line_wins_with_a_value_that_the_file_has_already(self, parse, file):
+        assert parse(file(SMALLER), "--config.scale=small", "--config.steps=3000").steps == 3_000
+
+    def test_small_itself_from_the_command_line(self, parse, file):
+        assert parse(file(SMALLER), "--config.scale=small", "--config.small.steps=9").steps == 9
+
+    @pytest.mark.parametrize(
+        ("scale", "small", "said"),
+        [
+            ("tiny", SMALLER, r"scale='tiny' is not one of paper, small"),
+            ("small", {}, r'scale="small": this file has no smaller values'),
+            ("small", {"model.embed_dimm": 64}, r"small\.model\.embed_dimm: no such key; nearest: model\.embed_dim"),
+            ("small", {"model": 3}, r"small\.model=3"),
+            ("small", {"steps": "many"}, r"small\.steps='many'"),
+        ],
+    )
+    def test_what_cannot_be(self, parse, file, scale, small, said):
+        with pytest.raises(SystemExit, match=rf"^FATAL --config\.{said}"):
+            parse(file(small), f"--config.scale={scale}")
+
+    def test_a_workdir_keeps_the_values_not_their_origin(self, tmp_path):
+        config = configs.base()
+        config.steps = 30
+        workdirs.claim(str(tmp_path), configs.plain(config))
+        (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+        scaled = configs.base()
+        scaled.scale, scaled.small = "small", configs.overrides({"steps": 30})
+        with pytest.raises(ValueError, match="steps: 30 -> 100000"):
+            workdirs.claim(str(tmp_path), configs.plain(scaled))
+        configs.apply_scale(scaled)
+        workdirs.claim(str(tmp_path), configs.plain(scaled))
+
+
+def _at(config, key):
+    for name in key.split("."):
+        config = config[name]
+    return config
 
 
 class TestMixture:
