@@ -6,6 +6,7 @@
     --rows       rows of config.data.seq_len tokens a chip; without it config.batch_size is kept
     --tokens     tokens to train on, for days and chip-hours
     --tune       also find the fastest rematerialisation policy that fits
+    --xla_flags  file of compiler flags by chip; "none" for the compiler's defaults. By default those of the launchers
 
 With ``objective = "grpo"`` the three programs of a phase are compiled, and their memory is told.
 
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +27,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from c2s_jax import workdirs
-from c2s_jax.aot import search, topology
+from c2s_jax.aot import search, topology, xla_flags
 from c2s_jax.aot.account import account
 from c2s_jax.aot.chips import GIB, chip
 from c2s_jax.aot.phases import account_phases
@@ -38,6 +40,7 @@ TOPOLOGY: Any = flags.DEFINE_string("topology", None, f"Slice to compile for: {t
 ROWS = flags.DEFINE_integer("rows", None, "Rows a chip; sets config.batch_size.", lower_bound=1)
 TOKENS = flags.DEFINE_float("tokens", None, "Tokens of the corpus, for days; by default steps × batch_size × seq_len.")
 TUNE = flags.DEFINE_bool("tune", False, "Also find the remat policy that keeps most and fits.")
+XLA_FLAGS = flags.DEFINE_string("xla_flags", None, 'File of compiler flags, or "none"; by default launch/xla_flags.txt.')
 JSON = flags.DEFINE_string("json", None, "Write the report here, too.")
 
 
@@ -68,6 +71,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
         "adapter": bool(config.lora.rank),
         "batch_size": config.batch_size,
         "accumulate": config.accumulate,
+        "products": config.products,
         "remat": config.model.remat,
         "remat_scope": config.model.remat_scope,
         "mlp_chunks": config.model.get("mlp_chunks", 1),
@@ -121,7 +125,7 @@ def table(r: dict[str, Any]) -> str:
         "  GiB": f"{kinds} (aliased {used['aliased'] / GIB:.2f}, peak {used['peak'] / GIB:.2f}); "
         f"on the host {used['host'] / GIB:.2f}",
         "FLOPs": f"{r['flops_per_token'] / 1e9:.1f} G a token; executed a chip and step: products "
-        f"{r['matmul_flops'] / 1e12:.1f} T, attention {r['attention_flops'] / 1e12:.1f} T",
+        f"{r['matmul_flops'] / 1e12:.1f} T ({r['int8_flops'] / r['matmul_flops']:.0%} int8), attention {r['attention_flops'] / 1e12:.1f} T",
         "traffic": f"HBM {r['memory_bytes'] / 1e9:.1f} GB; between chips, GB: {moved}",
         "bounds": f"seconds a step: {limits}",
         "estimate": f"{r['step_seconds_estimate']:.3f} s a step, all else hidden; MFU at most {r['mfu_bound']:.1%} "
@@ -142,12 +146,26 @@ def phase_table(r: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def use_flags() -> list[str]:
+    """Set the compiler up as the launchers do; the flags."""
+    slices, generation, _ = topology.parse(TOPOLOGY.value)
+    if XLA_FLAGS.value == "none" or (XLA_FLAGS.value is None and not xla_flags.FILE.exists()):
+        return []
+    file = Path(XLA_FLAGS.value or xla_flags.FILE)
+    if not file.exists():
+        raise ValueError(f"--xla_flags={file}: there is no such file")
+    found = xla_flags.bundle(file, generation, slices)
+    xla_flags.use(found)
+    return found
+
+
 def main(argv: list[str]) -> None:
     """Entry point."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     config = copy.deepcopy(CONFIG.value)
     try:
+        compiler_flags = use_flags()
         devices = topology.devices(TOPOLOGY.value)
         shards = batch_parts(config.mesh, len(devices))
         if ROWS.value:
@@ -158,6 +176,7 @@ def main(argv: list[str]) -> None:
         result = account_phases(config, devices) if grpo else report(config, devices, tokens)
     except ValueError as error:
         raise SystemExit(f"FATAL {error}") from None
+    result["compiler_flags"] = compiler_flags
     print(phase_table(result) if grpo else table(result))
     if not grpo and (TUNE.value or not result["fits"]):
         result |= advise(config, devices, tokens, result)

@@ -37,6 +37,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.steps = 100_000
     config.batch_size = 64  # rows a step, over all devices
     config.accumulate = 1  # micro-batches a step
+    config.products = "float"  # or "int8": linear maps multiply 8-bit integers in training
     config.ema_decay = 0.0  # running mean of the parameters, used for evaluation; 0 is off
 
     # Devices by what they share: gradients between slices (replica), rows and parameters (fsdp), tokens of long rows

@@ -51,6 +51,7 @@ def plan_state(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> StatePla
         ema=config.ema_decay > 0,
         adapter=lora_config(config),
         quantized=config.lora.quantize or None,
+        products=config.products,
     )
     trained = num_parameters(plan.abstract.params)
     if plan.abstract.frozen is None:

@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from c2s_jax.aot.chips import chip
@@ -16,29 +15,6 @@ from c2s_jax.models import num_parameters
 # Products that the splash kernels make of a query and a key: forward q·k, p·v; backward q·k, dO·v, ds·k for dq, and
 # q·k, p·dO, dO·v, ds·q for dk and dv.
 KERNEL_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
-
-
-def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """Bytes of one device by kind.
-
-    ``total`` is all of them less what outputs share with arguments. ``peak`` is the compiler's own figure of what is
-    held at once; temporaries count what it sets aside, which is more.
-    """
-    m: Any = compiled.memory_analysis()
-    kinds = {
-        "arguments": m.argument_size_in_bytes,
-        "temporaries": m.temp_size_in_bytes,
-        "outputs": m.output_size_in_bytes,
-        "aliased": m.alias_size_in_bytes,
-        "code": m.generated_code_size_in_bytes,
-    }
-    total = sum(kinds.values()) - 2 * kinds["aliased"]
-    return {
-        **kinds,
-        "host": m.host_temp_size_in_bytes + m.host_argument_size_in_bytes,
-        "peak": m.peak_memory_in_bytes,
-        "total": total,
-    }
 
 
 def account(config: ConfigDict, program: Program, tokens: float) -> dict[str, Any]:
@@ -54,14 +30,14 @@ def account(config: ConfigDict, program: Program, tokens: float) -> dict[str, An
     if peak is None:
         raise ValueError(f"no peaks are known for {device.device_kind}; add it to c2s_jax.aot.chips")
     chips, time = program.mesh.size, config.data.seq_len
-    used = memory(program.compiled)
+    used = program.memory
     counts = Hlo(program.compiled.as_text() or "").count()
     per_chip = program.rows * time / chips
     needed = training_flops_per_token(program.plan.config, time, frozen=program.plan.adapter is not None)
     kernel_flops = _kernel_flops(counts, program, time)
     executed = counts.matmul_flops + kernel_flops
     bounds = {
-        "compute": executed / peak.flops,
+        "compute": (executed - counts.int8_flops + counts.int8_flops / peak.int8) / peak.flops,
         "hbm": counts.memory_bytes / peak.hbm_bandwidth,
         "interconnect": sum(counts.collective_bytes.values()) / peak.interconnect,
     }
@@ -81,6 +57,7 @@ def account(config: ConfigDict, program: Program, tokens: float) -> dict[str, An
         "tokens_per_chip": per_chip,
         "flops_per_token": needed,
         "matmul_flops": counts.matmul_flops,
+        "int8_flops": counts.int8_flops,
         "attention_flops": kernel_flops,
         "memory_bytes": counts.memory_bytes,
         "collective_bytes": dict(counts.collective_bytes),

@@ -69,6 +69,8 @@ class Counts:
     ----------
     matmul_flops
         Of all matrix products and convolutions, multiplications and additions counted apart.
+    int8_flops
+        The part of them that multiplies 8-bit integers.
     cycles
         Sum of XLA's estimates of operations; what runs at the same time is counted apart, kernels of Pallas not at all.
     collective_bytes
@@ -80,6 +82,7 @@ class Counts:
     """
 
     matmul_flops: float = 0.0
+    int8_flops: float = 0.0
     cycles: float = 0.0
     memory_bytes: float = 0.0
     collective_bytes: Counter[str] = field(default_factory=Counter)
@@ -119,7 +122,9 @@ class Program:
         counts = Counts()
         for times, computation, instruction, fused in self.walk():
             if instruction.operation in ("convolution", "dot"):
-                counts.matmul_flops += times * self._product_flops(computation, instruction)
+                flops = times * self._product_flops(computation, instruction)
+                counts.matmul_flops += flops
+                counts.int8_flops += flops if self._is_int8(computation, instruction) else 0.0
             if cycles := _CYCLES.search(instruction.text):
                 counts.cycles += times * int(cycles[1])
             if not fused:
@@ -201,6 +206,10 @@ class Program:
             axes = [int(i) for i in contracted[1].split(",") if i] if contracted else []
             return 2.0 * math.prod(output) * math.prod(left[i] for i in axes)
         return _convolution_flops(product.text, left, right, output)
+
+    def _is_int8(self, computation: str, product: Instruction) -> bool:
+        operands = (self.computations[computation][name].shape for name in product.operands[:2])
+        return all(shape.startswith(("s8[", "u8[")) for shape in operands)
 
     def _traffic(self, computation: str, instruction: Instruction) -> float:
         """Bytes that an operation reads from and writes to HBM."""

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from c2s_jax.aot.account import memory
 from c2s_jax.aot.chips import chip
+from c2s_jax.aot.memory import compile_measured
 from c2s_jax.aot.step import planned
 from c2s_jax.config import grpo_options
 from c2s_jax.generation import Sampler, Sampling
@@ -59,7 +59,7 @@ def account_phases(config: ConfigDict, devices: list[jax.Device]) -> dict[str, A
     found: dict[str, dict[str, Any]] = {}
     for name, lower in lowered.items():
         began = time.monotonic()
-        used = memory(lower().compile())
+        _, used = compile_measured(lower())
         resident = beside[name] + reference
         found[name] = {
             "hbm_bytes": used | {"resident": resident},

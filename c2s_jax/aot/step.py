@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from c2s_jax.aot.memory import compile_measured
 from c2s_jax.config import lora_config, model_config
 from c2s_jax.ops import choose_backend
 from c2s_jax.parallel import batch_sharding, make_mesh
@@ -19,9 +20,10 @@ COLUMNS = ("tokens", "targets", "positions", "segment_ids", "task_ids", "loss_we
 
 
 class Program(NamedTuple):
-    """A compiled step of ``rows`` rows, the plan of its state, and how many seconds compiling took."""
+    """A compiled step of ``rows`` rows, bytes of one device by kind, the plan of its state, and seconds of compiling."""
 
     compiled: jax.stages.Compiled
+    memory: dict[str, int]
     plan: StatePlan
     mesh: Mesh
     rows: int
@@ -48,8 +50,8 @@ def compile_step(config: ConfigDict, devices: list[jax.Device]) -> Program:
         dropout_seed=config.seed if config.model.dropout or config.lora.dropout else None,
     )
     began = time.monotonic()
-    compiled = step.lower(plan.abstract, abstract_batch(config, mesh)).compile()
-    return Program(compiled, plan, mesh, config.batch_size, time.monotonic() - began)
+    compiled, memory = compile_measured(step.lower(plan.abstract, abstract_batch(config, mesh)))
+    return Program(compiled, memory, plan, mesh, config.batch_size, time.monotonic() - began)
 
 
 def planned(
@@ -63,8 +65,15 @@ def planned(
         choice = choose_backend(devices[0], head_dim=model.head_dim, dtype=model.dtype, softcap=softcap)
         model = dataclasses.replace(model, attention=choice.backend)
     optimizer = make_optimizer(config)
-    quantized = config.lora.quantize or None
-    plan = StatePlan(model, optimizer, mesh, ema=config.ema_decay > 0, adapter=lora_config(config), quantized=quantized)
+    plan = StatePlan(
+        model,
+        optimizer,
+        mesh,
+        ema=config.ema_decay > 0,
+        adapter=lora_config(config),
+        quantized=config.lora.quantize or None,
+        products=config.products,
+    )
     return mesh, plan, optimizer
 
 

@@ -19,6 +19,7 @@ from c2s_jax.data.task_stream import MissingData, TaskStream
 from c2s_jax.inference.card import ModelCard
 from c2s_jax.initialize import plan_state, state_to_restore
 from c2s_jax.models import Decoder, lora
+from c2s_jax.models.linear import set_products
 from c2s_jax.parallel import make_mesh
 from c2s_jax.text import load_tokenizer
 from c2s_jax.training import Checkpoints
@@ -82,6 +83,7 @@ def read_run(workdir: Path, *, merge: bool = True) -> Run:
         from c2s_jax.models.quantize import dequantize  # its package is an extra
 
         dequantize(module, plan.config.param_dtype)
+    set_products(module, "float")
     if merge:
         lora.merge(module)
     card = _card(config, corpus) if Path(corpus).is_dir() else None

@@ -1,7 +1,7 @@
 """A linear map between named axes, with an optional bias and an optional low-rank update."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import jax
@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from c2s_jax.ops import constrain_weight
+from c2s_jax.ops import constrain_weight, int8_product
+
+
+PRODUCTS = ("float", "int8")
 
 
 class Codec(Protocol):
@@ -40,6 +43,11 @@ class Linear(nnx.Module):
     param_dtype
         Of the parameters; the product is computed in x's dtype.
 
+    Attributes
+    ----------
+    products
+        "int8" multiplies 8-bit integers (``ops.int8_product``), to train faster; "float" does not.
+
     Notes
     -----
     A low-rank update (Hu et al. 2021, arXiv:2106.09685) adds ``scale · (x · lora_a) · lora_b``; ``models.lora`` puts it
@@ -65,6 +73,7 @@ class Linear(nnx.Module):
             self.bias = nnx.Param(jnp.zeros(tuple(out_axes.values()), param_dtype), axes=self.out_axes)
         self.kernel_scale: nnx.Param | None = nnx.data(None)
         self.codec: Codec | None = None
+        self.products = "float"
         self.lora_a: nnx.LoRAParam | None = nnx.data(None)
         self.lora_b: nnx.LoRAParam | None = nnx.data(None)
         self.lora_dropout, self.lora_salt = 0.0, 0
@@ -76,8 +85,12 @@ class Linear(nnx.Module):
             y = self.codec.product(x, self.kernel[...], self.kernel_scale[...])
         else:
             # Cast before it is gathered: half the bytes travel.
-            kernel = constrain_weight(self.kernel[...].astype(x.dtype), *self.in_axes, *self.out_axes)
-            y = jnp.tensordot(x, kernel, n)
+            axes = (*self.in_axes, *self.out_axes)
+            kernel = constrain_weight(self.kernel[...].astype(x.dtype), *axes)
+            if self.products == "int8":
+                y = int8_product(x, kernel, n, axes)
+            else:
+                y = jnp.tensordot(x, kernel, n)
         if self.lora_a is not None and self.lora_b is not None:
             z = x
             if key is not None and self.lora_dropout:
@@ -92,6 +105,19 @@ class Linear(nnx.Module):
         """Shape of the kernel, however it is stored."""
         shape = self.kernel.get_value().shape
         return shape if self.codec is None else self.codec.shape(shape)
+
+
+def linears(module: nnx.Module) -> Iterator[tuple[tuple[str, ...], Linear]]:
+    """Every linear map of a model, or of a part of it, with its path."""
+    for path, part in nnx.iter_modules(module):
+        if isinstance(part, Linear):
+            yield tuple(map(str, path)), part
+
+
+def set_products(module: nnx.Module, products: str) -> None:
+    """Have every linear map multiply so; one of ``PRODUCTS``."""
+    for _, linear in linears(module):
+        linear.products = products
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int, dtype: str) -> nnx.Param:

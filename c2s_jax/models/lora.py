@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from c2s_jax.models.decoder import Decoder
-from c2s_jax.models.linear import Linear
+from c2s_jax.models.linear import Linear, linears
 
 ALL = "all"
 
@@ -56,13 +56,6 @@ class LoRAConfig:
         object.__setattr__(self, "targets", targets)
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
             raise ValueError(f"lora: need rank >= 1, alpha > 0, 0 <= dropout < 1 and some targets; got {self}")
-
-
-def linears(module: nnx.Module) -> Iterator[tuple[tuple[str, ...], Linear]]:
-    """Every linear map of a model, or of a part of it, with its path."""
-    for path, part in nnx.iter_modules(module):
-        if isinstance(part, Linear):
-            yield tuple(map(str, path)), part
 
 
 def adapted(model: Decoder) -> list[Linear]:

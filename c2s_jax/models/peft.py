@@ -20,7 +20,7 @@ from c2s_jax.models.decoder import Decoder
 from c2s_jax.models.folders import new_folder
 from c2s_jax.models.hf_tensors import NAMES
 from c2s_jax.models.hub import local_folder
-from c2s_jax.models.linear import Linear
+from c2s_jax.models.linear import Linear, linears
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DTYPES = ("F32", "BF16", "F16")
@@ -134,7 +134,7 @@ def _maps(model: Decoder) -> Iterator[_Map]:
     names = NAMES[architecture_name(model.config)]
     layers = model.blocks.layers
     for first, layer in enumerate(layers):
-        for path, linear in lora.linears(layer):
+        for path, linear in linears(layer):
             module = names.layer[".".join(path)]
             indices = range(first, model.config.num_layers, len(layers))
             yield _Map(path[-1], linear, [f"{names.layers}.{i}.{module}" for i in indices])

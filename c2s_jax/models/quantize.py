@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from c2s_jax.models.decoder import Decoder
-from c2s_jax.models.lora import linears
+from c2s_jax.models.linear import linears
 
 KINDS = ("int8", "nf4")
 TILE = 64

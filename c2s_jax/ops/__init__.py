@@ -5,6 +5,7 @@ from c2s_jax.ops.attention_choice import Choice, choose_backend
 from c2s_jax.ops.attention_parts import KeyPart, attend_parts
 from c2s_jax.ops.constrain import WEIGHT, constrain, constrain_weight
 from c2s_jax.ops.embedding import look_up
+from c2s_jax.ops.int8_product import int8_product
 from c2s_jax.ops.logprob import token_logprobs
 from c2s_jax.ops.rope import rotate
 
@@ -18,6 +19,7 @@ __all__ = [
     "choose_backend",
     "constrain",
     "constrain_weight",
+    "int8_product",
     "look_up",
     "rotate",
     "token_logprobs",

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from c2s_jax.models import Decoder, ModelConfig, lora, make_model
+from c2s_jax.models.linear import PRODUCTS, set_products
 from c2s_jax.parallel import parameter_shardings
 
 
@@ -47,6 +48,8 @@ class StatePlan:
         Train this adapter and freeze the rest.
     quantized
         How the frozen kernels are stored ("int8", "nf4"; see ``models.quantize``); None leaves them as they are.
+    products
+        How linear maps multiply, "float" or "int8" (``models.linear``).
 
     Attributes
     ----------
@@ -67,11 +70,14 @@ class StatePlan:
         ema: bool = False,
         adapter: lora.LoRAConfig | None = None,
         quantized: str | None = None,
+        products: str = "float",
     ):
+        if products not in PRODUCTS:
+            raise ValueError(f"products={products!r} is not one of {', '.join(PRODUCTS)}")
         if quantized and not adapter:
             raise ValueError(f"kernels in {quantized} cannot be trained; train an adapter (lora.rank)")
         self.config, self.adapter, self.quantized = config, adapter, quantized
-        self._optimizer, self._mesh, self._ema = optimizer, mesh, ema
+        self._optimizer, self._mesh, self._ema, self._products = optimizer, mesh, ema, products
         self.graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._model(jax.random.key(0))))
         shapes = jax.eval_shape(self._init, jax.random.key(0), None)
         self.shardings = state_shardings(shapes, mesh)
@@ -106,6 +112,7 @@ class StatePlan:
             from c2s_jax.models.quantize import quantize  # its package is an extra
 
             quantize(model, self.quantized)
+        set_products(model, self._products)
         return model
 
     def _init(self, key: jax.Array, weights: nnx.State | None) -> TrainState:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.models import Decoder, GPTNeoXConfig, gemma2, gpt_neox, lora, make_model, num_parameters
-from c2s_jax.models.linear import Linear, dropout
+from c2s_jax.models.linear import Linear, dropout, linears
 from c2s_jax.parallel import make_mesh, parameter_shardings
 from tests.models.adapters import randomize
 from tests.toy import MODEL
@@ -117,7 +117,7 @@ def test_a_new_adapter_changes_nothing(architecture: str) -> None:
     np.testing.assert_array_equal(logits(model), wanted)
     _, base, adapter = lora.split(model)
     assert arrays(base).keys() == before.keys()
-    assert len(jax.tree.leaves(adapter)) == 2 * len(list(lora.linears(model)))
+    assert len(jax.tree.leaves(adapter)) == 2 * len(list(linears(model)))
     for linear in lora.adapted(model):
         a, b = float64(linear.lora_a), float64(linear.lora_b)
         bound = np.prod(a.shape[1:-1]) ** -0.5  # Kaiming's uniform, as is usual for A
@@ -144,7 +144,7 @@ def test_targets(architecture: str) -> None:
         return model
 
     def names(model: Decoder) -> set[str]:
-        return {path[-1] for path, linear in lora.linears(model) if linear.lora_a is not None}
+        return {path[-1] for path, linear in linears(model) if linear.lora_a is not None}
 
     wanted = logits(make(architecture))
     assert names(adapted("all")) == MAPS[architecture]
@@ -153,7 +153,7 @@ def test_targets(architecture: str) -> None:
         assert names(adapted(name)) == {name}
         model = adapted("all")
         randomize(model)
-        for path, linear in lora.linears(model):
+        for path, linear in linears(model):
             if path[-1] != name and linear.lora_b is not None:
                 linear.lora_b[...] = jnp.zeros_like(linear.lora_b[...])
         assert np.abs(logits(model) - wanted).max() > VISIBLE, name
@@ -231,10 +231,10 @@ def test_merging_on_a_mesh() -> None:
     mesh = make_mesh({"fsdp": 4, "tensor": 2})
     state = nnx.state(sharded)
     nnx.update(sharded, jax.device_put(state, parameter_shardings(state, mesh)))
-    before = [linear.kernel.get_value() for _, linear in lora.linears(sharded)]
+    before = [linear.kernel.get_value() for _, linear in linears(sharded)]
     lora.merge(alone)
     lora.merge(sharded)
-    for kernel, (_, a), (path, b) in zip(before, lora.linears(alone), lora.linears(sharded)):
+    for kernel, (_, a), (path, b) in zip(before, linears(alone), linears(sharded)):
         found = b.kernel.get_value()
         assert found.sharding.is_equivalent_to(kernel.sharding, kernel.ndim), path
         np.testing.assert_allclose(found, a.kernel.get_value(), rtol=1e-5, atol=1e-6)
