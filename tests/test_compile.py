@@ -29,12 +29,12 @@ def get_config():
 SIZES = dict(vocab_size=4096, embed_dim=256, ffw_dim=1024, num_layers=4, heads=2, kv_heads=1, head_dim=128)
 
 
-def run(folder: Path, *flags: str, config: str = CONFIG) -> tuple[int, str, dict]:
+def run(folder: Path, *flags: str, config: str = CONFIG, **variables: str) -> tuple[int, str, dict]:
     """Exit status, what was printed, and the report."""
     (folder / "toy.py").write_text(config)
     file = folder / "report.json"
     command = [sys.executable, "-m", "c2s_jax.compile", f"--config={folder / 'toy.py'}", f"--json={file}", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
     return done.returncode, done.stdout + done.stderr, json.loads(file.read_text()) if file.exists() else {}
 
@@ -66,6 +66,59 @@ def test_a_step_that_fits(tmp_path: Path) -> None:
     assert report["chip_hours"] == pytest.approx(1e9 / tokens * bound / 3600)
 
 
+def test_a_step_in_integers_with_the_launchers_flags(tmp_path: Path) -> None:
+    """Forward and the gradient of the input are int8, the kernel's gradient is not; the flags are those of a run."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    status, said, report = run(tmp_path, "--topology=v5e:2x2", "--rows=2", "--config.products=int8")
+    assert status == 0, said
+    d, f, tokens = SIZES["embed_dim"], SIZES["ffw_dim"], report["tokens_per_chip"]
+    heads, kv = (SIZES[k] * SIZES["head_dim"] for k in ("heads", "kv_heads"))
+    products = SIZES["num_layers"] * (d * (2 * heads + 2 * kv) + 3 * d * f)
+    assert report["int8_flops"] == 4 * tokens * products
+    assert report["matmul_flops"] == 6 * tokens * (products + d * SIZES["vocab_size"])
+    rate = 197e12
+    compute = (report["matmul_flops"] + report["attention_flops"] - report["int8_flops"] / 2) / rate
+    assert report["bounds_seconds"]["compute"] == pytest.approx(compute)
+    printed = subprocess.run([ROOT / "launch" / "xla_flags.sh", "v5e"], capture_output=True, text=True, check=True)
+    assert report["compiler_flags"]
+    assert all(flag.split("=")[0] in printed.stdout for flag in report["compiler_flags"])
+
+
+TOO_LARGE = CONFIG.replace(
+    "    return config",
+    """
+    config.data.seq_len, config.batch_size = 8192, 64
+    config.model.update(vocab_size=256, embed_dim=2048, ffw_dim=16384, num_layers=4)
+    return config""",
+)
+
+
+def test_a_step_that_does_not_fit(tmp_path: Path) -> None:
+    """Status 1, and the first change of settings that makes it fit."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    status, said, report = run(tmp_path, "--topology=v5e:2x2", config=TOO_LARGE)
+    assert status == 1, said
+    assert "does NOT fit" in said
+    assert not report["fits"]
+    assert report["advice"].startswith("--config.model.remat=full")
+    assert report["advice"] in said
+    assert report["variants"][-1]["fits"]
+    assert not any(variant["fits"] for variant in report["variants"][:-1])
+
+
+def test_without_the_compiler(tmp_path: Path) -> None:
+    """What to install, in a line."""
+    blocked = tmp_path / "blocked" / "libtpu"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ImportError('No module named libtpu')\n")
+    path = f"{blocked.parent}{os.pathsep}{ROOT}"
+    status, said, report = run(tmp_path, "--topology=v5e:2x2", PYTHONPATH=path, TPU_LIBRARY_PATH="/nowhere/libtpu.so")
+    assert status == 1
+    assert 'pip install "c2s_jax[tpu]"' in said
+    assert "Traceback" not in said
+    assert not report
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -74,6 +127,8 @@ def test_a_step_that_fits(tmp_path: Path) -> None:
             ["--topology=v5e:2x2", "--config.model.remat=everything"],
             "model.remat='everything' is not one of none, full",
         ),
+        (["--topology=v5e:2x2", "--xla_flags=flags.txt"], "--xla_flags=flags.txt: there is no such file"),
+        (["--topology=v5e:2x2", "--config.products=fp4"], "products='fp4' is not one of float, int8"),
     ],
 )
 def test_mistakes_are_told_in_a_line(tmp_path: Path, flags: list[str], message: str) -> None:

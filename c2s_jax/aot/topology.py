@@ -69,7 +69,7 @@ def devices(text: str) -> list[jax.Device]:
         topology = topologies.get_topology_desc(f"{generation}:{shape}", platform="tpu", num_slices=slices, **extra)
     except (RuntimeError, NotImplementedError) as error:
         hint = ""
-        if "libtpu" in str(error).lower() or "plugin" in str(error).lower():
+        if any(word in str(error).lower() for word in ("libtpu", "plugin", "not installed")):
             hint = '; compiling for TPUs needs libtpu: pip install "c2s_jax[tpu]"'
         raise ValueError(f"topology {text!r} cannot be had: {error}{hint}") from error
     return list(topology.devices)
