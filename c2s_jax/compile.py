@@ -40,7 +40,7 @@ TOPOLOGY: Any = flags.DEFINE_string("topology", None, f"Slice to compile for: {t
 ROWS = flags.DEFINE_integer("rows", None, "Rows a chip; sets config.batch_size.", lower_bound=1)
 TOKENS = flags.DEFINE_float("tokens", None, "Tokens of the corpus, for days; by default steps × batch_size × seq_len.")
 TUNE = flags.DEFINE_bool("tune", False, "Also find the remat policy that keeps most and fits.")
-XLA_FLAGS = flags.DEFINE_string("xla_flags", None, 'File of compiler flags, or "none"; by default launch/xla_flags.txt.')
+XLA_FLAGS = flags.DEFINE_string("xla_flags", None, 'Compiler flags\' file, or "none"; by default launch/xla_flags.txt.')
 JSON = flags.DEFINE_string("json", None, "Write the report here, too.")
 
 
@@ -114,6 +114,7 @@ def table(r: dict[str, Any]) -> str:
     if "hbm_bytes" not in r:
         return line(r)
     used, bounds = r["hbm_bytes"], r["bounds_seconds"]
+    int8 = f" ({r['int8_flops'] / r['matmul_flops']:.0%} of them int8)" if r["int8_flops"] else ""
     kinds = ", ".join(f"{kind} {used[kind] / GIB:.2f}" for kind in ("arguments", "temporaries", "code"))
     moved = ", ".join(f"{kind} {n / 1e9:.2f}" for kind, n in sorted(r["collective_bytes"].items())) or "none"
     limits = ", ".join(f"{kind} {seconds:.3f}" for kind, seconds in bounds.items())
@@ -125,7 +126,7 @@ def table(r: dict[str, Any]) -> str:
         "  GiB": f"{kinds} (aliased {used['aliased'] / GIB:.2f}, peak {used['peak'] / GIB:.2f}); "
         f"on the host {used['host'] / GIB:.2f}",
         "FLOPs": f"{r['flops_per_token'] / 1e9:.1f} G a token; executed a chip and step: products "
-        f"{r['matmul_flops'] / 1e12:.1f} T ({r['int8_flops'] / r['matmul_flops']:.0%} int8), attention {r['attention_flops'] / 1e12:.1f} T",
+        f"{r['matmul_flops'] / 1e12:.1f} T{int8}, attention {r['attention_flops'] / 1e12:.1f} T",
         "traffic": f"HBM {r['memory_bytes'] / 1e9:.1f} GB; between chips, GB: {moved}",
         "bounds": f"seconds a step: {limits}",
         "estimate": f"{r['step_seconds_estimate']:.3f} s a step, all else hidden; MFU at most {r['mfu_bound']:.1%} "

@@ -20,7 +20,7 @@ COLUMNS = ("tokens", "targets", "positions", "segment_ids", "task_ids", "loss_we
 
 
 class Program(NamedTuple):
-    """A compiled step of ``rows`` rows, bytes of one device by kind, the plan of its state, and seconds of compiling."""
+    """A compiled step of ``rows`` rows, bytes of a device by kind, the plan of its state, and seconds of compiling."""
 
     compiled: jax.stages.Compiled
     memory: dict[str, int]

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from c2s_jax.ops import constrain_weight, int8_product
 
-
 PRODUCTS = ("float", "int8")
 
 

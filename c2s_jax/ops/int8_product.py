@@ -17,11 +17,11 @@ TERMS = (2**31 - 1) // 128**2
 def int8_product(x: Float[Array, "..."], kernel: Float[Array, "..."], n: int, axes: tuple[str, ...] = ()) -> Array:
     """``tensordot(x, kernel, n)`` in 8-bit integers, and so is the gradient of ``x``.
 
-    Rows of ``x`` and columns of ``kernel`` are rounded to 256 even steps between plus and minus their greatest magnitude; products are
-    summed in int32 and scaled back. The gradient of ``x`` multiplies the rows of its incoming gradient, rounded alike,
-    by the same codes of the kernel. The kernel's gradient is not rounded: it is that of ``tensordot``, as if rounding
-    had a slope of 1 (straight-through; Bengio et al. 2013, arXiv:1308.3432; scheme of Zafrir et al. 2019,
-    arXiv:1910.06188, with the backward product in integers, too).
+    Rows of ``x`` and columns of ``kernel`` are rounded to 256 even steps between plus and minus their greatest
+    magnitude; products are summed in int32 and scaled back. The gradient of ``x`` multiplies the rows of its incoming
+    gradient, rounded alike, by the same codes of the kernel. The kernel's gradient is not rounded: it is that of
+    ``tensordot``, as if rounding had a slope of 1 (straight-through; Bengio et al. 2013, arXiv:1308.3432; scheme of
+    Zafrir et al. 2019, arXiv:1910.06188, with the backward product in integers, too).
 
     Parameters
     ----------
@@ -84,4 +84,3 @@ def encode(x: Float[Array, "..."], axes: tuple[int, ...]) -> tuple[Int[Array, ".
     greatest = jnp.max(jnp.abs(x.astype(jnp.float32)), axis=axes, keepdims=True)
     scales = jnp.where(greatest > 0, greatest / STEPS, 1.0)
     return jnp.clip(jnp.round(x / scales), -128, 127).astype(jnp.int8), scales
-

@@ -16,8 +16,7 @@ from scipy.stats import norm
 pytest.importorskip("qwix", reason="needs the package qwix")
 
 from c2s_jax.models import Decoder, Gemma2Config, GPTNeoXConfig, lora, make_model, num_parameters
-from c2s_jax.models.linear import Linear
-from c2s_jax.models.linear import linears
+from c2s_jax.models.linear import Linear, linears
 from c2s_jax.models.lora import LoRAConfig
 from c2s_jax.models.quantize import KINDS, TILE, Codec, dequantize, quantize
 from c2s_jax.parallel import make_mesh, parameter_shardings
