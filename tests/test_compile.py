@@ -66,6 +66,15 @@ def test_a_step_that_fits(tmp_path: Path) -> None:
     assert report["chip_hours"] == pytest.approx(1e9 / tokens * bound / 3600)
 
 
+def test_what_is_kept_on_the_host(tmp_path: Path) -> None:
+    """The attention's outputs of every layer, in the host's memory; everything else of a layer is made again."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    status, said, report = run(tmp_path, "--topology=v5e:2x2", "--rows=2", "--config.model.remat=context=offload")
+    assert status == 0, said
+    context = 2 * report["tokens_per_chip"] * SIZES["heads"] * SIZES["head_dim"] * SIZES["num_layers"]
+    assert context <= report["hbm_bytes"]["host"] < 2 * context
+
+
 def test_a_step_in_integers_with_the_launchers_flags(tmp_path: Path) -> None:
     """Forward and the gradient of the input are int8, the kernel's gradient is not; the flags are those of a run."""
     pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
