@@ -127,7 +127,10 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.top_p = 1.0
     config.evaluation.knn = 5
     config.evaluation.pca_components = 32
-    config.evaluation.more_suites = ()  # beside annotation and generation: "embedding", "bulk", "perturbation"
+    config.evaluation.text_encoder = ""  # BERT that compares texts (captions, abstracts, answers): folder or hub id
+    config.evaluation.text_layer = 0  # whose hidden states; 0 for the last
+    config.evaluation.max_prompts = 200  # of the suites of texts
+    config.evaluation.more_suites = ()  # beside annotation and generation, see docs/metrics.md: "embedding", "qa", …
     config.notes = ()  # sentences for the report, e.g. what was tuned and on what
 
     config.scale = "paper"  # or "small": with the file's own smaller values (docs/recipes)

@@ -35,7 +35,7 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
     """
     started = time.monotonic()
     e = config.evaluation
-    suites.check(e.more_suites)
+    suites.check(e)
     corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
@@ -47,7 +47,7 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
         batch_size=e.batch_size,
         mesh=mesh,
     )
-    context = Context(graphdef, params, mesh, corpus, formatter, sampler, e.max_genes)
+    context = Context(graphdef, params, mesh, corpus, formatter, sampler, e.max_genes, config.data.seq_len)
 
     kept = _store(config, workdir, context)
     answers = kept("annotation", lambda: _annotate(context, e).to_json())

@@ -18,7 +18,15 @@ from c2s_jax.tasks import Template, load_templates
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """A model on its mesh, with the corpus and formatter it was trained with."""
+    """A model on its mesh, with the corpus and formatter it was trained with.
+
+    Attributes
+    ----------
+    max_genes
+        Most genes of a prompt or a generated sentence.
+    seq_len
+        Most tokens of a prompt with the response that the data hold.
+    """
 
     graphdef: nnx.GraphDef
     params: nnx.State
@@ -27,6 +35,7 @@ class Context:
     formatter: Formatter
     sampler: Sampler
     max_genes: int
+    seq_len: int = 8192
 
     def ask(
         self,
@@ -41,6 +50,12 @@ class Context:
         """Answers to requests, each with its gene list; shows a bar named ``what``."""
         prompts = self.formatter.prompts(requests, sentences.genes, sentences.indptr)
         rows = np.split(prompts.tokens, prompts.indptr[1:-1])
+        return self.answer(rows, what=what, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)
+
+    def answer(
+        self, rows: Sequence[NDArray[np.int32]], *, what: str, max_new_tokens: int, sampling: Sampling, seed: int = 0
+    ) -> Samples:
+        """Answers to prompts that are tokens already; shows a bar named ``what``."""
         with tqdm(total=len(rows), desc=what, unit="prompt", mininterval=0.5) as bar:
             return self.sampler(
                 self.params,

@@ -5,23 +5,31 @@ from typing import Any
 
 from c2s_jax import report
 from c2s_jax.evaluation import controls
+from c2s_jax.evaluation.texts import TASK_OF
 
 COLUMNS = {
     "embedding": ("knn_accuracy", "silhouette", "batch_mixing"),
     "bulk": ("foscttm", "foscttm_cells_to_bulk", "foscttm_bulk_to_cells"),
     "perturbation": ("scfid", "mmd", "wasserstein"),
-}
+} | dict.fromkeys(TASK_OF, ("bertscore", "precision", "recall", "exact"))
 TITLES = {
     "embedding": "Embedding of held-out cells",
     "bulk": "Cells beside pseudobulk of their group",
     "perturbation": "Cells generated under a perturbation",
+    "caption": "Captions of clusters",
+    "abstract": "Abstracts of data sets",
+    "qa": "Answers to questions",
 }
 CAPTIONS = {
     "embedding": "k-NN votes among training cells. “Genes in random order” embeds the same genes without their order.",
     "bulk": "Cosine similarity, zero-shot. The last row deals the bulk samples out anew.",
     "perturbation": "Means over type × perturbation, in principal components of training expression. Control and "
     "perturbed cells are training cells of the type; “nearest training cell” looks from its control cells.",
-}
+} | dict.fromkeys(
+    TASK_OF,
+    "Greedy answers; of several references the best counts. Training answers are given without reading the cells; "
+    "“another reference” is one of a prompt's references against the rest.",
+)
 NAMES = {
     "pca": "PCA of expression",
     "expression": "expression itself",
@@ -34,6 +42,10 @@ NAMES = {
     "shuffled_genes": "genes in random order (shuffled)",
     "shuffled_pairs": "shuffled bulk samples",
     "shuffled_perturbations": "shuffled perturbation names",
+    "random_training_answer": "a training answer, at random",
+    "central_training_answer": "the most central training answer",
+    "another_reference": "another reference",
+    "shuffled_prompts": "answers to other prompts (shuffled)",
 }
 
 
@@ -55,7 +67,18 @@ def scrambles_of(suite: str, values: Any) -> dict[str, Any]:
 
 def tables(metrics: Mapping[str, Any]) -> list[report.Table]:
     """A table a suite: the model, baselines, references, scrambles."""
-    return [_table(suite, metrics[suite]) for suite in COLUMNS if metrics.get(suite)]
+    shown = [suite for suite in COLUMNS if metrics.get(suite)]
+    return [table for suite in shown for table in (_table(suite, metrics[suite]), *_samples(suite, metrics[suite]))]
+
+
+def _samples(suite: str, values: Mapping[str, Any]) -> list[report.Table]:
+    """What a suite of texts wrote beside what it should have."""
+    if not values.get("samples"):
+        return []
+    rows = [(s["unit"], s["answer"], s["reference"], s["f1"]) for s in values["samples"]]
+    caption = f"The first prompt of each of a few. BERTScore: {values['configuration']}."
+    header = ("About", "Answer", "Reference", "F1")
+    return [report.Table(f"{TITLES[suite]}: examples", caption, header, rows, section=suite.capitalize())]
 
 
 def _table(suite: str, values: Mapping[str, Any]) -> report.Table:

@@ -1,12 +1,15 @@
 """The further suites by name, as a configuration asks for them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from c2s_jax.encoders import load_text_encoder
 from c2s_jax.evaluation.bulk import bulk_metrics
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.embedding_suite import embedding_metrics
 from c2s_jax.evaluation.perturbation import perturbation_metrics
+from c2s_jax.evaluation.texts import TASK_OF, text_metrics
 from c2s_jax.generation import Sampling
 
 Found = dict[str, Any] | None
@@ -34,14 +37,29 @@ def _perturbation(context: Context, settings: Any, seed: int) -> Found:
     )
 
 
+def _texts(suite: str, context: Context, settings: Any, seed: int) -> Found:
+    e = settings
+    encoder = load_text_encoder(e.text_encoder)
+    return text_metrics(
+        context, e.split, suite, encoder=encoder, layer=e.text_layer or None, n=e.max_prompts, seed=seed
+    )
+
+
 SUITES: dict[str, Callable[[Context, Any, int], Found]] = {
     "embedding": _embedding,
     "bulk": _bulk,
     "perturbation": _perturbation,
+    **{suite: partial(_texts, suite) for suite in TASK_OF},
 }
 
 
-def check(names: tuple[str, ...]) -> None:
-    """Refuse names that are no suite."""
+def check(settings: Any) -> None:
+    """Refuse names that are no suite, and suites that lack a setting."""
+    names = settings.more_suites
     if unknown := [name for name in names if name not in SUITES]:
         raise ValueError(f"evaluation.more_suites names {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    if (texts := [name for name in names if name in TASK_OF]) and not settings.text_encoder:
+        raise ValueError(
+            f"the suite {texts[0]} compares texts by BERTScore: give a BERT's folder or hub id in "
+            "evaluation.text_encoder, e.g. dmis-lab/biobert-base-cased-v1.1 with evaluation.text_layer=12"
+        )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,9 +160,9 @@ def test_no_perturbation_no_suite(context):
 
 
 def test_unknown_suites_are_refused():
-    suites.check(("embedding", "bulk"))
+    suites.check(SimpleNamespace(more_suites=("embedding", "bulk")))
     with pytest.raises(ValueError, match="names imbedding; there are embedding, bulk, perturbation"):
-        suites.check(("imbedding",))
+        suites.check(SimpleNamespace(more_suites=("imbedding",)))
 
 
 def test_store_goes_on_where_it_was(tmp_path):
