@@ -10,9 +10,11 @@
         constants: {tissue: lung}
     split: 80/10/10
 
-See docs/data.md for all keys. Paths are relative to the manifest.
+See docs/data.md for all keys. Paths are relative to the manifest; ``${NAME}`` is a variable of the environment.
 """
 
+import os
+import re
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +108,8 @@ def _content(path: Path) -> dict[str, Any]:
         raise ManifestError(f"{path} has no function get_config") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is no YAML: {error}") from error
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from None
     if not isinstance(given, Mapping):
         raise ManifestError(f"{path}: expected keys such as datasets, it holds {type(given).__name__}")
     return mapping(given)
@@ -113,6 +117,16 @@ def _content(path: Path) -> dict[str, Any]:
 
 class _Texts(yaml.BaseLoader):
     """YAML in which every value is text: a donor 01, a time 24:00 and an answer no stay what they are."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        def value(found: re.Match[str]) -> str:
+            if found[1] not in os.environ:
+                raise ManifestError(
+                    f"{node.value!r} (line {node.start_mark.line + 1}): the environment has no variable {found[1]}"
+                )
+            return os.environ[found[1]]
+
+        return re.sub(r"\$\{(\w+)\}", value, super().construct_scalar(node))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -22,11 +22,14 @@ def read_abstracts(path: Path) -> list[str]:
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
-    """Texts about the cells of each value: a JSON object of lists, or lines of value, tab, text."""
+    """Texts about the cells of each value.
+
+    A JSON object of lists, lines of value, tab, text, or JSON lines with the keys ``cluster`` and ``caption``.
+    """
     if path.suffix == ".json":
         return captions_of(_json(_content(path), path, ""), path)
     captions: dict[str, list[str]] = {}
-    for number, row in _rows(path, "\t"):
+    for number, row in _json_captions(path) if path.suffix == ".jsonl" else _rows(path, "\t"):
         if len(row) != 2:
             raise TextFileError(
                 f"{path}, line {number}: expected a value, a tab and a text, there are {len(row)} columns"
@@ -36,6 +39,18 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     if not captions:
         raise TextFileError(f"{path} is empty")
     return captions
+
+
+def _json_captions(path: Path) -> list[tuple[int, list[Any]]]:
+    out = []
+    for number, line in enumerate(_content(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        entry = _json(line, path, f", line {number}")
+        if not isinstance(entry, Mapping) or not {"cluster", "caption"} <= set(entry):
+            raise TextFileError(f"{path}, line {number}: expected 'cluster' and 'caption', it is {str(entry)[:60]!r}")
+        out.append((number, [entry["cluster"], entry["caption"]]))
+    return out
 
 
 def captions_of(given: Any, where: Any) -> dict[str, list[str]]:

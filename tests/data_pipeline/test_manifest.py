@@ -148,6 +148,15 @@ def test_texts_in_the_manifest_and_in_other_formats(folder):
     assert lung.questions == [("How?", "So, then.")]
 
 
+def test_captions_as_a_language_model_writes_them(folder):
+    entries = [("type 0", "Round."), ("type 1", "Flat."), ("type 0", "A round cell.")]
+    lines = [json.dumps({"cluster": cluster, "caption": text, "model": "any"}) for cluster, text in entries]
+    (folder / "captions.jsonl").write_text("\n\n".join(lines) + "\n")
+    text = "datasets: [{path: data/skin.h5ad, captions: captions.jsonl}]"
+    (source,) = load_manifest(write(folder, text)).sources
+    assert source.captions == {"type 0": ["Round.", "A round cell."], "type 1": ["Flat."]}
+
+
 def test_python_file_says_the_same(folder):
     script = """
     from ml_collections import config_dict
@@ -284,6 +293,9 @@ def test_files_that_are_no_manifest(tmp_path, name, content, problem):
         ),
         ("captions", "c.tsv", "a\tb\n\t\na\t \n", "c.tsv: line 3 is no text"),
         ("captions", "c.json", "{", "c.json is no JSON"),
+        ("captions", "c.jsonl", '{"cluster": "a", "caption": "b"}\n{', "c.jsonl, line 2 is no JSON"),
+        ("captions", "c.jsonl", '\n{"cluster": "a", "text": "b"}', "c.jsonl, line 2: expected 'cluster' and 'caption'"),
+        ("captions", "c.jsonl", '{"cluster": "a", "caption": " "}', "c.jsonl: line 1 is no text"),
         ("captions", "c.json", "[1]", "expected texts by value, it holds list"),
         ("captions", "c.json", '{"a": []}', "c.json: 'a' has no text"),
         ("captions", "c.json", '{"a": [""]}', "c.json: a text of 'a' is no text"),
@@ -315,3 +327,25 @@ def test_the_documented_example_is_a_manifest(tmp_path):
     missing = ("nothing matches", "not found", "no file", "No such file")
     assert [problem for problem in problems if not any(text in problem for text in missing)] == []
     assert len(problems) >= 5
+
+
+class TestVariables:
+    TEXT = """
+    datasets:
+      - path: ${C2S_TEST_CELLS}/skin.h5ad  # ${C2S_TEST_ABSENT} in a comment is none
+        constants: {tissue: "${C2S_TEST_TISSUE} $5"}
+    """
+
+    def test_from_the_environment(self, folder, monkeypatch):
+        monkeypatch.setenv("C2S_TEST_CELLS", str(folder / "data"))
+        monkeypatch.setenv("C2S_TEST_TISSUE", "skin")
+        (source,) = load_manifest(write(folder, self.TEXT)).sources
+        assert source.data == str(folder / "data" / "skin.h5ad")
+        assert source.constants["tissue"] == "skin $5"
+
+    def test_absent(self, folder, monkeypatch):
+        monkeypatch.delenv("C2S_TEST_CELLS", raising=False)
+        with pytest.raises(
+            ManifestError, match=r"corpus\.yaml: .*line 3\): the environment has no variable C2S_TEST_CELLS"
+        ):
+            load_manifest(write(folder, self.TEXT))
