@@ -17,6 +17,7 @@ embeddings; L(D) of each run; and L(N, D) over all validations. Adapters (``lora
 import argparse
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +57,9 @@ def train_ladder(configs: list[str], workdir: Path, settings: list[str]) -> list
 
 
 def name_of(config: str) -> str:
-    """``configs/scaling.py:64x4`` → ``scaling_64x4``."""
+    """``configs/scaling.py:64x4@runs/base`` → ``scaling_64x4_runs_base``."""
     file, _, argument = config.partition(":")
-    return Path(file).stem + (f"_{argument}" if argument else "")
+    return "_".join([Path(file).stem, *re.findall(r"[\w.]+", argument)])
 
 
 def finished(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Embedding and single-cell–bulk integration of a model as it was released (docs/recipes/embedding.md, bulk.md).
+"""Embedding and single-cell–bulk integration of a model as it was released (docs/recipes/embedding.md).
 
     python -m c2s_jax.train --config=configs/zero_shot.py --workdir=DIR --config.data.corpus=CORPUS
 

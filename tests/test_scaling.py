@@ -124,6 +124,10 @@ class TestTraining:
             scaling.train_ladder(["s.py:16", "s.py:24"], tmp_path, [])
         assert len(commands["commands"]) == 1
 
+    def test_names(self):
+        assert scaling.name_of("configs/scaling.py") == "scaling"
+        assert scaling.name_of("configs/scaling.py:64x4@runs/base") == "scaling_64x4_runs_base"
+
     def test_the_same_twice(self, tmp_path):
         with pytest.raises(ValueError, match="names a run twice"):
             scaling.train_ladder(["a/s.py:16", "b/s.py:16"], tmp_path, [])
