@@ -20,5 +20,5 @@ TASKS = {
 
 def get_config() -> ConfigDict:
     fixed = {f"data.mixture.{task}.min_genes": 180 for task in TASKS}
-    more = {"steps": 300, "evaluation.more_suites": ("embedding", "bulk"), "data.augmentation.gene_dropout": 0.0}
+    more = {"steps": 250, "evaluation.more_suites": ("embedding", "bulk"), "data.augmentation.gene_dropout": 0.0}
     return fine_tuning("sft_generation", TASKS, fixed | more)
