@@ -7,6 +7,7 @@ minimises the Huber loss (δ = 1e-3) of the logarithm of the loss, from many sta
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +27,10 @@ class PowerLaw:
     offset: float
     scales: tuple[float, ...]
     exponents: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"offset": self.offset, "scales": list(self.scales), "exponents": list(self.exponents)}
 
     def __call__(self, *variables: ArrayLike) -> NDArray[np.float64]:
         """Loss at these values, float64 of the variables' common shape."""

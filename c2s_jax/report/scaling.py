@@ -63,9 +63,9 @@ class Fitted:
         spread = np.quantile([law.exponents[0] for law in self.laws], [0.05, 0.95]).tolist()
         joint_spread = np.quantile([law.exponents for law in self.joint_laws], [0.05, 0.95], axis=0).T.tolist()
         return {
-            "by_size": dataclasses.asdict(self.law) | {"exponents_band_90": [spread]},
-            "by_size_and_tokens": dataclasses.asdict(self.joint) | {"exponents_band_90": joint_spread},
-            "by_tokens": {name: dataclasses.asdict(law) for name, law in self.by_tokens.items()},
+            "by_size": self.law.to_json() | {"exponents_band_90": [spread]},
+            "by_size_and_tokens": self.joint.to_json() | {"exponents_band_90": joint_spread},
+            "by_tokens": {name: law.to_json() for name, law in self.by_tokens.items()},
         }
 
 

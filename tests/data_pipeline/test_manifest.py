@@ -152,7 +152,7 @@ def test_captions_as_a_language_model_writes_them(folder):
     entries = [("type 0", "Round."), ("type 1", "Flat."), ("type 0", "A round cell.")]
     lines = [json.dumps({"cluster": cluster, "caption": text, "model": "any"}) for cluster, text in entries]
     (folder / "captions.jsonl").write_text("\n\n".join(lines) + "\n")
-    text = "datasets: [{path: data/skin.h5ad, captions: captions.jsonl}]"
+    text = "datasets: [{path: data/skin.h5ad, columns: {cell_type: label}, captions: captions.jsonl}]"
     (source,) = load_manifest(write(folder, text)).sources
     assert source.captions == {"type 0": ["Round.", "A round cell."], "type 1": ["Flat."]}
 
