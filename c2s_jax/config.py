@@ -130,6 +130,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.text_encoder = ""  # BERT that compares texts (captions, abstracts, answers): folder or hub id
     config.evaluation.text_layer = 0  # whose hidden states; 0 for the last
     config.evaluation.max_prompts = 200  # of the suites of texts
+    config.evaluation.l1000_genes = ""  # compared by "l1000": all, FILE, FILE.gmt:SET[+SET...] or symbols
     config.evaluation.more_suites = ()  # beside annotation and generation, see docs/metrics.md: "embedding", "qa", …
     config.notes = ()  # sentences for the report, e.g. what was tuned and on what
 

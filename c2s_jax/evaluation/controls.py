@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-HIGHER = ("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "bertscore")
+HIGHER = ("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "bertscore", "tau", "pearson_delta")
 LOWER = ("scfid", "mmd", "wasserstein", "foscttm")
 WHAT = {
     "shuffled_labels": "cells under shuffled labels",
@@ -15,14 +15,17 @@ WHAT = {
 
 
 def unbeaten(values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Metrics of a suite that are no better than a scramble's: metric → names of these scrambles."""
+    """Metrics of a suite that are no better than a scramble's: metric → names of these scrambles.
+
+    Where a scramble has ``<metric>_gain_ci``, the interval of how far the suite is above it, 0 must lie outside.
+    """
     flags: dict[str, list[str]] = {}
     for scramble, scores in scrambles.items():
         for metric, score in scores.items():
             if values.get(metric) is None or score is None or metric not in HIGHER + LOWER:
                 continue
-            better = values[metric] > score if metric in HIGHER else values[metric] < score
-            if not better:
+            low, high = scores.get(f"{metric}_gain_ci", (values[metric] - score,) * 2)
+            if not (low > 0 if metric in HIGHER else high < 0):
                 flags.setdefault(metric, []).append(scramble)
     return flags
 

@@ -42,7 +42,7 @@ def perturbation_metrics(
         The value of the field ``perturbation`` that means untreated; by default what the corpus says of each data set.
     """
     cells, train = context.corpus.cells(split), context.corpus.cells("train")
-    treated = np.flatnonzero((cells.fields("cell_type") != "") & _perturbed(context, cells, control))[:max_cells]
+    treated = np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells, control))[:max_cells]
     if not len(treated):
         return None
     names = cells.fields("perturbation")[treated]
@@ -68,7 +68,7 @@ def perturbation_metrics(
     datasets = cells.dataset_ids[treated]
 
     def of(sentences: Sentences) -> Cells:
-        return conditions, pca.transform(_reconstructed(context, sentences, datasets))
+        return conditions, pca.transform(reconstructed(context, sentences, datasets))
 
     made = generate(names)
     sides = {
@@ -76,7 +76,7 @@ def perturbation_metrics(
         "shuffled_perturbations": of(generate(swapped).sentences),
         "real_through_its_sentence": of(sentences_of(cells, treated, context.max_genes)),
     }
-    sides |= _references(train, _perturbed(context, train, control), pca.transform(measured), set(conditions.tolist()))
+    sides |= _references(train, perturbed(context, train, control), pca.transform(measured), set(conditions.tolist()))
     found = {name: _distances(real, side, seed) for name, side in sides.items()}
     return found.pop("generated") | {
         "n": len(treated),
@@ -86,7 +86,7 @@ def perturbation_metrics(
     }
 
 
-def _perturbed(context: Context, cells: CellSource, control: str) -> NDArray[np.bool_]:
+def perturbed(context: Context, cells: CellSource, control: str = "") -> NDArray[np.bool_]:
     """Cells that are perturbed: they have a perturbation, and it is not their data set's control."""
     own = np.array([control or d.get("control", "") for d in context.corpus.datasets], dtype=np.str_)
     values = cells.fields("perturbation")
@@ -97,7 +97,7 @@ def _conditions(types: NDArray, perturbations: NDArray) -> NDArray:
     return np.array([f"{t} · {p}" for t, p in zip(types, perturbations)], dtype=np.str_)
 
 
-def _reconstructed(context: Context, sentences: Sentences, datasets: NDArray) -> NDArray[np.float32]:
+def reconstructed(context: Context, sentences: Sentences, datasets: NDArray) -> NDArray[np.float32]:
     """Expression read off the rank→expression line of each cell's data set."""
     out = np.zeros((len(sentences), len(context.corpus.genes)), np.float32)
     fits = rank_expressions(context.corpus)

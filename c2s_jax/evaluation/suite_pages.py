@@ -11,11 +11,13 @@ COLUMNS = {
     "embedding": ("knn_accuracy", "silhouette", "batch_mixing"),
     "bulk": ("foscttm", "foscttm_cells_to_bulk", "foscttm_bulk_to_cells"),
     "perturbation": ("scfid", "mmd", "wasserstein"),
+    "l1000": ("tau", "spearman", "pearson", "pearson_delta"),
 } | dict.fromkeys(TASK_OF, ("bertscore", "precision", "recall", "exact"))
 TITLES = {
     "embedding": "Embedding of held-out cells",
     "bulk": "Cells beside pseudobulk of their group",
     "perturbation": "Cells generated under a perturbation",
+    "l1000": "Responses to perturbations, pair by pair",
     "caption": "Captions of clusters",
     "abstract": "Abstracts of data sets",
     "qa": "Answers to questions",
@@ -25,6 +27,8 @@ CAPTIONS = {
     "bulk": "Cosine similarity, zero-shot. The last row deals the bulk samples out anew.",
     "perturbation": "Means over type × perturbation, in principal components of training expression. Control and "
     "perturbed cells are training cells of the type; “nearest training cell” looks from its control cells.",
+    "l1000": "Means over pairs of a control and a treated profile. The control itself is the answer of no change; mean "
+    "profiles are of training. “Real vs real” is another profile of the same line and perturbation.",
 } | dict.fromkeys(
     TASK_OF,
     "Greedy answers; of several references the best counts. Training answers are given without reading the cells; "
@@ -34,6 +38,10 @@ NAMES = {
     "pca": "PCA of expression",
     "expression": "expression itself",
     "control_cells": "control cells",
+    "control": "the control itself",
+    "perturbation_mean": "mean profile of the perturbation",
+    "cell_line_mean": "mean treated profile of the line",
+    "mean_shift": "control + mean change under the perturbation",
     "perturbed_cells": "cells under any perturbation",
     "nearest_training_cell": "nearest training cell",
     "real_vs_real": "real vs real",

@@ -8,6 +8,7 @@ from c2s_jax.encoders import load_text_encoder
 from c2s_jax.evaluation.bulk import bulk_metrics
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.embedding_suite import embedding_metrics
+from c2s_jax.evaluation.l1000 import l1000_metrics
 from c2s_jax.evaluation.perturbation import perturbation_metrics
 from c2s_jax.evaluation.texts import TASK_OF, text_metrics
 from c2s_jax.generation import Sampling
@@ -37,6 +38,12 @@ def _perturbation(context: Context, settings: Any, seed: int) -> Found:
     )
 
 
+def _l1000(context: Context, settings: Any, seed: int) -> Found:
+    e = settings
+    sampling = Sampling(temperature=e.temperature, top_p=e.top_p)
+    return l1000_metrics(context, e.split, sampling=sampling, genes=e.l1000_genes, max_pairs=e.max_prompts, seed=seed)
+
+
 def _texts(suite: str, context: Context, settings: Any, seed: int) -> Found:
     e = settings
     encoder = load_text_encoder(e.text_encoder)
@@ -49,6 +56,7 @@ SUITES: dict[str, Callable[[Context, Any, int], Found]] = {
     "embedding": _embedding,
     "bulk": _bulk,
     "perturbation": _perturbation,
+    "l1000": _l1000,
     **{suite: partial(_texts, suite) for suite in TASK_OF},
 }
 

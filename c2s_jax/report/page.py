@@ -13,7 +13,7 @@ import jinja2
 from c2s_jax.report.style import Figure
 from c2s_jax.report.tables import Table
 
-_SECTIONS = ("Annotation", "Generation", "Embedding", "Bulk", "Perturbation", "Reconstruction", "Training")
+_SECTIONS = ("Annotation", "Generation", "Embedding", "Bulk", "Perturbation", "L1000", "Reconstruction", "Training")
 
 
 @dataclass(frozen=True)

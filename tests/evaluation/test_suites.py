@@ -127,6 +127,10 @@ class Perturbed:
             return self.held.fields(name)
         return np.array(["ctrl", "IFN-beta", "drug"])[np.arange(len(self)) % 3]
 
+    def field_codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        values, codes = np.unique(self.fields(name), return_inverse=True)
+        return codes.astype(np.int32), values
+
 
 def test_perturbation_with_perfect_answers(context, telling):
     """Real cells' own sentences as answers: nothing is lost but what a sentence loses; names make no difference."""
