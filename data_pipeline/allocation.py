@@ -1,6 +1,6 @@
 """Which split each cell of all data sets goes into."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from c2s_jax.cells.neighbourhoods import spatial_blocks
 from c2s_jax.cells.ranking import mix
+from c2s_jax.data import corpus_format as fmt
 from data_pipeline.blocks import naming
 from data_pipeline.datasets import Dataset
 from data_pipeline.duplicates import Copies
@@ -23,9 +24,44 @@ def allocate(datasets: Sequence[Dataset], copies: Copies, options: BuildOptions)
     them, and a group is its value: the same donor in two data sets is one donor. Cells without a value are one group a
     data set.
     """
-    if options.split_by == "cell":
-        return _by_cell(datasets, copies, options)
-    return _by_group(datasets, copies, options)
+    divide = _by_cell if options.split_by == "cell" else _by_group
+    splits = divide(datasets, copies, options)
+    if options.held_out:
+        _hold_out(datasets, splits, copies, options)
+    return splits
+
+
+def _hold_out(
+    datasets: Sequence[Dataset], splits: Sequence[NDArray[np.int8]], copies: Copies, options: BuildOptions
+) -> None:
+    """Move the cells of ``options.held_out``, and their copies, into the last split, in place."""
+    chosen = [np.zeros(len(dataset.kept), bool) for dataset in datasets]
+    for condition in options.held_out:
+        found = [_are(dataset, condition) & dataset.kept for dataset in datasets]
+        if not any(cells.any() for cells in found):
+            raise ValueError(
+                f"held_out: no cell is of the condition {_shown(condition)}; values are compared as written"
+            )
+        chosen = [a | b for a, b in zip(chosen, found, strict=True)]
+    members = [classes[cells] for classes, cells in zip(copies.classes, chosen, strict=True)]
+    outside = np.zeros(len(copies.keys) + 1, bool)  # the last stands for cells without copies
+    outside[np.concatenate(members)] = True
+    outside[-1] = False
+    for its_splits, classes, cells in zip(splits, copies.classes, chosen, strict=True):
+        its_splits[(cells | outside[classes]) & (its_splits >= 0)] = len(fmt.SPLITS) - 1
+
+
+def _are(dataset: Dataset, condition: Mapping[str, Sequence[str]]) -> NDArray[np.bool_]:
+    """Cells that have one of the values in every field."""
+    there = np.ones(len(dataset.kept), bool)
+    for name, values in condition.items():
+        column = dataset.field(name)
+        there &= np.isin(column.values, list(values))[column.codes]
+    return there
+
+
+def _shown(condition: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{name}: {' | '.join(values)}" for name, values in condition.items())
 
 
 def _strata(dataset: Dataset, rows: NDArray[np.int64], options: BuildOptions) -> NDArray[np.int64]:

@@ -29,6 +29,7 @@ def build_corpus(
     split: Sequence[float] = (0.7, 0.1, 0.2),
     split_by: str = "cell",
     tile_side: float | None = None,
+    held_out: Sequence[Mapping[str, Sequence[str]]] = (),
     stratify: str | None = "cell_type",
     seed: int = 0,
     layer: str | None = None,
@@ -69,6 +70,9 @@ def build_corpus(
         space), or a field such as "donor" or "perturbation".
     tile_side : float, optional
         Side of a tile, in the unit of the coordinates.
+    held_out : sequence of {field: values}
+        Cells that have one of the values in every field of a condition are test cells, whatever their share; their
+        copies are, too. The others are split as they would be without it.
     stratify : str or None
         Field whose values are spread evenly over the splits, as far as groups allow.
     seed : int
@@ -122,7 +126,9 @@ def build_corpus(
             label = _name(source, name, i, len(given))
             source = Source(source, label, organism, obs_columns or {}, constants or {}, expression=expression)
         resolved.append(source)
-    options = BuildOptions(tuple(split), split_by, tile_side, stratify, seed, top_k, ties, duplicates_cells, unit_cells)
+    options = BuildOptions(
+        tuple(split), split_by, tile_side, stratify, seed, top_k, ties, duplicates_cells, unit_cells, tuple(held_out)
+    )
     chosen = tuple(resolved)
     jobs.check(chosen, options)
     target = Path(output).absolute()

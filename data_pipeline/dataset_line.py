@@ -58,6 +58,7 @@ def _provenance(dataset: Dataset, convert: Conversion) -> dict[str, Any]:
         "split": dict(zip(fmt.SPLITS, options.split, strict=True)),
         "split_by": options.split_by,
         "tile_side": options.tile_side,
+        "held_out": [{name: list(values) for name, values in condition.items()} for condition in options.held_out],
         "stratify": options.stratify,
         "seed": options.seed,
         "ties": options.ties,

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +39,7 @@ class BuildOptions:
     ties: Any = "hash"
     duplicates_cells: str = "report"
     unit_cells: int = UNIT_CELLS
+    held_out: tuple[Mapping[str, Sequence[str]], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,10 @@ def check(sources: tuple[Source, ...], options: BuildOptions) -> None:
         _check_field(sources, options.stratify, "stratify by", "or use --stratify=''")
     if options.split_by not in _SPLIT_BY:
         _check_field(sources, options.split_by, "split by", f"or split by one of {', '.join(_SPLIT_BY)}")
+    for condition in options.held_out:
+        if not condition:
+            raise ValueError("held_out has a condition without fields, which all cells would be of")
+        check_fields(condition)
     for source in sources:
         _check_source(source, options)
 

@@ -97,6 +97,19 @@ def shares(value: Any) -> tuple[float, ...]:
     return tuple(part / sum(numbers) for part in numbers)
 
 
+def conditions(value: Any) -> tuple[dict[str, list[str]], ...]:
+    """A list of conditions, each values by field of a corpus."""
+    if not _is_list(value):
+        raise WrongValueError(f"expected a list of conditions, it is {_shown(value)}")
+    found = []
+    for entry in value:
+        fields = mapping(entry)
+        for name in fields:
+            one_of(*fmt.FIELDS)(name)
+        found.append({name: texts(values) for name, values in fields.items()})
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Section:
     """A mapping of known keys, or of the fields of a corpus (`fields`)."""
@@ -161,6 +174,7 @@ BUILD = Section(
         "split": shares,
         "split_by": text,
         "tile_side": number,
+        "held_out": conditions,
         "stratify": text,
         "seed": integer,
         "top_k": integer,

@@ -1,5 +1,6 @@
 """Which split cells go into: by cell, group or place; nothing that belongs together comes apart."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import anndata as ad
@@ -56,17 +57,21 @@ cells = st.lists(
 )
 
 
+def described(*sets):
+    """Data sets of such cells, and their copies."""
+    datasets, keys = [], []
+    for number, rows in enumerate(sets):
+        donors, labels, its_keys, kept = zip(*rows, strict=True)
+        names = [f"{number} {i}" for i in range(len(rows))]
+        datasets.append(Described(number, names, {"donor": donors, "cell_type": labels}, kept=np.array(kept)))
+        keys.append(np.array(its_keys, np.uint64))
+    return datasets, keys, find_copies(keys, [d.kept for d in datasets])
+
+
 @settings(deadline=None, max_examples=150)
 @given(one=cells, two=cells, split_by=st.sampled_from(["cell", "donor", "dataset"]), seed=st.integers(0, 3))
 def test_groups_and_copies_never_come_apart(one, two, split_by, seed):
-    datasets, keys = [], []
-    for number, rows in enumerate((one, two)):
-        donors, labels, its_keys, kept = zip(*rows, strict=True)
-        names = [f"{number} {i}" for i in range(len(rows))]
-        fields = {"donor": donors, "cell_type": labels}
-        datasets.append(Described(number, names, fields, kept=np.array(kept)))
-        keys.append(np.array(its_keys, np.uint64))
-    copies = find_copies(keys, [d.kept for d in datasets])
+    datasets, keys, copies = described(one, two)
     options = BuildOptions(FRACTIONS, split_by=split_by, seed=seed)
     try:
         splits = allocate(datasets, copies, options)
@@ -86,6 +91,35 @@ def test_groups_and_copies_never_come_apart(one, two, split_by, seed):
             for group in [*groups, ("copy", its_keys[i])]:
                 where.setdefault(group, set()).add(int(its_splits[i]))
     assert all(len(found) == 1 for found in where.values())
+
+
+HELD_OUT = ({"donor": ["a", "b"], "cell_type": ["x"]}, {"donor": ["c"]})
+
+
+@settings(deadline=None, max_examples=100)
+@given(one=cells, two=cells, split_by=st.sampled_from(["cell", "donor"]))
+def test_conditions_are_held_out(one, two, split_by):
+    """They and their copies are test cells; what becomes of the others does not depend on it."""
+    datasets, _, copies = described(one, two)
+
+    def held(row):
+        return row[3] and ((row[0] in ("a", "b") and row[1] == "x") or row[0] == "c")
+
+    out = {row[2] for row in (*one, *two) if held(row)}
+    options = BuildOptions(FRACTIONS, split_by=split_by)
+    try:
+        before = allocate(datasets, copies, options)
+    except ValueError:  # fewer groups than splits
+        return
+    options = dataclasses.replace(options, held_out=HELD_OUT)
+    kept = [row for row in (*one, *two) if held(row)]
+    if not any(row[0] == "c" for row in kept) or not any(row[0] in ("a", "b") for row in kept):
+        with pytest.raises(ValueError, match="held_out: no cell is of the condition donor"):
+            allocate(datasets, copies, options)
+        return
+    after = allocate(datasets, copies, options)
+    for rows, a, b in zip((one, two), before, after, strict=True):
+        np.testing.assert_array_equal(b, np.where([row[3] and row[2] in out for row in rows], 2, a))
 
 
 @settings(deadline=None, max_examples=40)

@@ -67,6 +67,7 @@ datasets:
     soma: {measurement: RNA, obs_filter: "a == 'b'", columns: [a], config: {vfs.s3.region: eu}}
 split: 80/10/10
 split_by: donor
+held_out: [{donor: x, cell_type: [type 0, type 1]}]
 stratify:
 seed: 7
 top_k: 100
@@ -117,6 +118,7 @@ def test_every_key_reaches_its_place(folder):
     assert manifest.options == {
         "split": (0.8, 0.1, 0.1),
         "split_by": "donor",
+        "held_out": ({"donor": ["x"], "cell_type": ["type 0", "type 1"]},),
         "stratify": None,
         "seed": 7,
         "top_k": 100,
@@ -220,6 +222,8 @@ def test_uris_are_left_alone(folder):
         ("datasets: [{name: x}]", "datasets[0].path is missing"),
         ("datasets: [data/skin.h5ad]", "datasets[0]: expected keys with values, it is 'data/skin.h5ad' (str)"),
         ("datasets: [{path: none*.h5ad}]", "datasets[0].path: nothing matches 'none*.h5ad'"),
+        ("held_out: {donor: x}", "held_out: expected a list of conditions, it is \"{'donor': 'x'}\" (dict)"),
+        ("held_out: [{donors: x}]", "held_out: expected one of organism"),
         ("datasets: {path: x}", "datasets: expected a list of data sets, each with at least a path"),
         ("seed: 1", "datasets: expected a list of data sets, each with at least a path"),
         (
