@@ -20,7 +20,7 @@ from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, reference_weights, start_state
 from c2s_jax.parallel import batch_sharding, describe_state, make_mesh
 from c2s_jax.rl import make_logprobs, make_update
-from c2s_jax.rl.phase import Experience, Phases, health, minibatches
+from c2s_jax.rl.phase import Experience, Phases, health
 from c2s_jax.rl.rewards import Rewards, World
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 from c2s_jax.training import (
@@ -92,15 +92,15 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     update = make_update(
         plan.graphdef, optimizer, mesh, plan.shardings, options, accumulate=config.accumulate, **vocabulary
     )
-    parts = config.accumulate * options.minibatches
-    logprobs = make_logprobs(plan.graphdef, mesh, options, parts=parts, **vocabulary)
+    logprobs = make_logprobs(plan.graphdef, mesh, options, parts=config.accumulate, **vocabulary)
 
     # ------------------------------------------------------------------ state
     checkpoints = Checkpoints(workdir, **config.checkpoint)
     meta: dict[str, Any] = {"config": plain(config), "tokenizer": tokenizer.fingerprint, **workdirs.versions()}
     state, position = start_state(config, plan, mesh, checkpoints, tokenizer)
     reference = reference_weights(config, plan, mesh, state) if options.beta else None
-    phases = Phases(prompts, sampler, rewards, world, tokenizer, options)
+    shared = config.accumulate * mesh.shape["replica"] * mesh.shape["fsdp"]
+    phases = Phases(prompts, sampler, rewards, world, tokenizer, options, multiple=shared)
 
     # ------------------------------------------------------------------- loop
     step, verdict, preempted = int(state.step), "go", False
@@ -115,20 +115,23 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         rollout = phases.sample(state.eval_weights, number)
         clock.lap("rollout")
         # On their way on the device while the host computes rewards.
-        batch: dict[str, Any] = on_mesh(rollout.batch, mesh)
-        if options.updates > 1:
-            batch["old"] = logprobs(state.eval_weights, batch)
-        if reference is not None:
-            batch["reference"] = logprobs(reference, batch)
+        batches: list[dict[str, Any]] = on_mesh(rollout.batches, mesh)
+        for batch in batches:
+            more = {}
+            if options.updates > 1:
+                more["old"] = logprobs(state.eval_weights, batch)
+            if reference is not None:
+                more["reference"] = logprobs(reference, batch)
+            batch |= more
         watchdog.alive(f"rewards of phase {number:,}")
         experience = phases.score(rollout, number)
         clock.lap("reward")
         watchdog.alive(f"updates of phase {number:,}")
-        batch |= on_mesh({name: experience.batch[name] for name in ("weights", "advantages")}, mesh)
+        batches = [batch | more for batch, more in zip(batches, on_mesh(experience.batches, mesh))]
         history = []
         for _ in range(options.num_iterations):
-            for part in minibatches(batch, options):
-                state, metrics = update(state, part)
+            for batch in batches:
+                state, metrics = update(state, batch)
                 history.append(metrics)
         history = jax.device_get(history)
         clock.lap("update")
@@ -188,9 +191,9 @@ class Clock:
         return rates | {f"grpo/{name}_seconds": seconds for name, seconds in self._laps.items()}
 
 
-def on_mesh(arrays: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Arrays of completions, spread over the devices by rows."""
-    return jax.device_put(arrays, batch_sharding(mesh))
+def on_mesh(batches: list[dict[str, np.ndarray]], mesh: Mesh) -> list[dict[str, jax.Array]]:
+    """Batches spread over the devices by rows."""
+    return jax.device_put(batches, batch_sharding(mesh))
 
 
 def check_gap(gap: float, limit: float, number: int) -> None:

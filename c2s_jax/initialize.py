@@ -128,7 +128,8 @@ def _weights_of_run(workdir: str, architecture: ModelConfig, mesh: Mesh, tokeniz
         )
     if tokenizer:
         workdirs.check_tokenizer(meta, tokenizer)
-    choices = {name: getattr(architecture, name) for name in (*CHOICES, "vocab_size")}
+    kept = (*CHOICES, "vocab_size")
+    choices = {name: getattr(architecture, name) for name in kept if hasattr(architecture, name)}
     found = model_config(saved, **choices)
     if found != architecture:
         changed = differences(dataclasses.asdict(found), dataclasses.asdict(architecture))

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from c2s_jax.config import check, mixture, model_config
+from c2s_jax.config import apply_scale, check, mixture, model_config
 from c2s_jax.models import make_model, num_parameters
 from c2s_jax.rl.rewards import REWARDS
 
@@ -74,3 +74,17 @@ def test_grpo(name: str) -> None:
     check(config, devices=8 if name != "grpo_demo" else 1)
     model_config(config, vocab_size=config.model.vocab_size or 100)
     assert set(config.grpo.rewards) <= set(REWARDS)
+
+
+@pytest.mark.parametrize("name", ["sft_dong", "sft_l1000", "sft_qa", "grpo_dong", "grpo_l1000", "grpo_qa"])
+def test_small_scale(name: str) -> None:
+    """The smaller values fit together, and runs that start from one another hold the same model."""
+    config, start = load(name), load(name.replace("grpo", "sft"))
+    for one in (config, start):
+        one.scale = "small"
+        apply_scale(one)
+    config.init_from = "RUN" if name.startswith("grpo") else ""
+    check(config, devices=1)
+    found = model_config(config, vocab_size=1000)
+    assert found == model_config(start, vocab_size=1000)
+    assert num_parameters(nnx.eval_shape(lambda: make_model(found, nnx.Rngs(0)))) < 3_000_000

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from c2s_jax import grpo
+from c2s_jax.config import base
 from tests.runs import CONFIG, Run, last_state, lines, saved_steps
 
 PHASES = 6
@@ -89,6 +91,16 @@ def test_a_finished_run_says_so(configs, alone) -> None:
     again = Run(configs[1], alone)
     assert again.end() == 0
     assert "Finished" in again.output
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch) -> None:
+    """Before anything is written: processes would have to agree on completions and rewards."""
+    config = base()
+    config.objective, config.init_from = "grpo", "RUN"
+    monkeypatch.setattr(grpo.jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one process, with any number of devices"):
+        grpo.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_killed_while_sampling_scoring_and_updating(configs, alone, tmp_path, monkeypatch) -> None:

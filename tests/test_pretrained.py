@@ -84,6 +84,13 @@ def test_all_parameters_start_from_the_folder(config: ConfigDict, weights: Path,
         np.testing.assert_allclose(trained[name], value, rtol=0, atol=1e-6, err_msg=name)
 
 
+def test_a_run_starts_from_a_run(config: ConfigDict, tmp_path: Path) -> None:
+    train.train(config, str(tmp_path / "first"))
+    config.init_from = str(tmp_path / "first")
+    train.train(config, str(tmp_path / "second"))
+    assert losses(tmp_path / "second")[0] < losses(tmp_path / "first")[0] - 0.1
+
+
 def test_adapter(config: ConfigDict, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Only the adapter is trained and saved; an interrupted run ends as an uninterrupted one."""
     config.lora.update(rank=2, alpha=8.0, dropout=0.1, targets=("qkv", "down"))

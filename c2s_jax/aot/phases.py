@@ -38,18 +38,16 @@ def account_phases(config: ConfigDict, devices: list[jax.Device]) -> dict[str, A
     options = grpo_options(config)
     vocabulary = dict(vocab_size=plan.config.vocab_size)
     weights = plan.abstract.eval_weights
-    parts = config.accumulate * options.minibatches
-    logprobs = make_logprobs(plan.graphdef, mesh, options, parts=parts, **vocabulary)
+    logprobs = make_logprobs(plan.graphdef, mesh, options, parts=config.accumulate, **vocabulary)
     update = make_update(
         plan.graphdef, optimizer, mesh, plan.shardings, options, accumulate=config.accumulate, **vocabulary
     )
-    whole = _abstract_batch(config, options, options.completions, mesh)
-    part = _abstract_batch(config, options, options.completions // options.minibatches, mesh)
+    batch = _abstract_batch(config, options, options.completions // options.minibatches, mesh)
     sampler, arguments, settings = _rollout(config, options, plan, mesh)
     lowered = {
         "rollout": lambda: sampler.program.lower(weights, *arguments, settings=settings),
-        "log-probabilities": lambda: logprobs.lower(weights, whole),
-        "update": lambda: update.lower(plan.abstract, part),
+        "log-probabilities": lambda: logprobs.lower(weights, batch),
+        "update": lambda: update.lower(plan.abstract, batch),
     }
     state, own = _bytes(plan.abstract), _bytes(weights)
     reference = _bytes(plan.abstract.params) if options.beta and plan.adapter is None else 0
@@ -80,19 +78,17 @@ def account_phases(config: ConfigDict, devices: list[jax.Device]) -> dict[str, A
 
 
 def _abstract_batch(config: ConfigDict, options: GRPOOptions, rows: int, mesh: Mesh) -> dict[str, Any]:
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "tokens": ((config.data.seq_len,), jnp.int32),
-        "prompt_lengths": ((), jnp.int32),
-        "completions": ((options.max_completion_length,), jnp.int32),
-        "advantages": ((), jnp.float32),
-    }
-    more = ["mask", "sampled", "weights"]
+    """Of completions so long that each takes a row."""
+    time, most = config.data.seq_len, options.max_completion_length
+    shapes: dict[str, tuple[int, Any]] = dict.fromkeys(("tokens", "positions", "segment_ids"), (time, jnp.int32))
+    shapes |= dict.fromkeys(("at", "owner", "completions"), (most, jnp.int32))
+    more = ["mask", "sampled", "weights", "advantages"]
     more += ["old"] * (options.updates > 1) + ["reference"] * (options.beta > 0)
-    shapes |= dict.fromkeys(more, ((options.max_completion_length,), jnp.float32))
+    shapes |= dict.fromkeys(more, (most, jnp.float32))
     at = batch_sharding(mesh)
     return {
-        name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=NamedSharding(mesh, PartitionSpec(at.spec[0])))
-        for name, (shape, dtype) in shapes.items()
+        name: jax.ShapeDtypeStruct((rows, width), dtype, sharding=NamedSharding(mesh, PartitionSpec(at.spec[0])))
+        for name, (width, dtype) in shapes.items()
     }
 
 

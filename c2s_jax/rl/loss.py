@@ -1,27 +1,27 @@
-"""The loss of GRPO: a number a token, and what each token weighs. Letters: B completions, C tokens of a completion."""
+"""The loss of GRPO: a number a token, and what each token weighs. Letters as of ``packing``."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from c2s_jax.rl.options import GRPOOptions
 
 
 class TokenLoss(NamedTuple):
-    """Of the tokens of B completions.
+    """Of completion tokens in R rows.
 
     Attributes
     ----------
     loss
-        float32 [B, C].
+        float32 [R, K].
     kl
-        Estimate of the divergence from the reference, float32 [B, C]; 0 without one.
+        Estimate of the divergence from the reference, float32 [R, K]; 0 without one.
     clipped_low, clipped_high
-        Where the ratio left the range and the gradient is cut, float32 [B, C] of 0 and 1.
+        Where the ratio left the range and the gradient is cut, float32 [R, K] of 0 and 1.
     """
 
     loss: Array
@@ -31,17 +31,19 @@ class TokenLoss(NamedTuple):
 
 
 def token_loss(
-    logprobs: Float[Array, "B C"],
-    old_logprobs: Float[Array, "B C"],
-    ref_logprobs: Float[Array, "B C"] | None,
-    advantages: Float[Array, "B"],
-    mask: Float[Array, "B C"],
+    logprobs: Float[Array, "R K"],
+    old_logprobs: Float[Array, "R K"],
+    ref_logprobs: Float[Array, "R K"] | None,
+    advantages: Float[Array, "R K"],
+    mask: Float[Array, "R K"],
+    owner: Int[Array, "R K"],
     options: GRPOOptions,
 ) -> TokenLoss:
     """The clipped surrogate plus ``beta`` times the divergence from the reference.
 
     ``-min(r·A, clip(r)·A) + beta · kl``, with the ratio ``r = exp(logprobs - old_logprobs)`` of a token, or of the
-    completion as the geometric mean over its tokens, and ``kl = exp(ref - new) - (ref - new) - 1`` (Schulman's k3).
+    completion (tokens of a row with one ``owner``) as the geometric mean over its tokens, and
+    ``kl = exp(ref - new) - (ref - new) - 1`` (Schulman's k3).
 
     References
     ----------
@@ -49,11 +51,10 @@ def token_loss(
     """
     log_ratio = logprobs - old_logprobs
     if options.importance_sampling_level == "sequence":
-        mean = (log_ratio * mask).sum(1, keepdims=True) / jnp.maximum(mask.sum(1, keepdims=True), 1.0)
-        log_ratio = jnp.broadcast_to(mean, log_ratio.shape)
-    ratio, advantage = jnp.exp(log_ratio), advantages[:, None]
+        log_ratio = _mean_of_completion(log_ratio, mask, owner)
+    ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - options.epsilon_low, 1 + options.epsilon_high)
-    loss = -jnp.minimum(ratio * advantage, clipped * advantage)
+    loss = -jnp.minimum(ratio * advantages, clipped * advantages)
     kl = jnp.zeros_like(loss)
     if ref_logprobs is not None:
         behind = ref_logprobs - logprobs
@@ -61,9 +62,19 @@ def token_loss(
         if options.kl_importance_correction:
             kl = kl * ratio
         loss = loss + options.beta * kl
-    low = (ratio < 1 - options.epsilon_low) & (advantage < 0)
-    high = (ratio > 1 + options.epsilon_high) & (advantage > 0)
+    low = (ratio < 1 - options.epsilon_low) & (advantages < 0)
+    high = (ratio > 1 + options.epsilon_high) & (advantages > 0)
     return TokenLoss(loss, *(jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (kl, low, high)))
+
+
+def _mean_of_completion(
+    values: Float[Array, "R K"], mask: Float[Array, "R K"], owner: Int[Array, "R K"]
+) -> Float[Array, "R K"]:
+    """Of each token the mean over its completion's tokens."""
+    completion = jnp.arange(values.shape[0])[:, None] * values.shape[1] + owner  # each has a token, so that K suffice
+    sums = jax.ops.segment_sum(jnp.where(mask > 0, values, 0.0).ravel(), completion.ravel(), values.size)
+    counts = jax.ops.segment_sum(mask.ravel(), completion.ravel(), values.size)
+    return (sums / jnp.maximum(counts, 1.0))[completion]
 
 
 def token_weights(mask: NDArray[np.floating], kept: NDArray[np.bool_], options: GRPOOptions) -> NDArray[np.float32]:

@@ -13,27 +13,42 @@ from c2s_jax.rl import rollout
 from c2s_jax.rl.advantages import Advantages, group_advantages
 from c2s_jax.rl.loss import token_weights
 from c2s_jax.rl.options import GRPOOptions
+from c2s_jax.rl.packing import Packing, pack
 from c2s_jax.rl.rewards import Completions, Rewards, Scored, World
 from c2s_jax.text import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """Completions of a phase before they are scored; ``batch`` is what ``rollout.arrays`` gives."""
+    """Completions of a phase before they are scored.
+
+    Attributes
+    ----------
+    prompts, samples
+        What was asked, and what was answered.
+    mask
+        Tokens of completions, float32 [N, C].
+    packing
+        Where they are in the batches.
+    batches
+        What ``Packing.batches`` gives, one for each optimizer step of an iteration.
+    """
 
     prompts: Prompts
     samples: Samples
-    batch: dict[str, NDArray]
+    mask: NDArray[np.float32]
+    packing: Packing
+    batches: list[dict[str, NDArray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Experience:
-    """Scored completions; ``batch`` has ``advantages`` and ``weights``, too, and is ready to train on."""
+    """Scored completions; ``batches`` have ``advantages`` and ``weights`` [R, K], in the places of the rollout's."""
 
     completions: Completions
     scored: Scored
     advantages: Advantages
-    batch: dict[str, NDArray]
+    batches: list[dict[str, NDArray]]
 
 
 class Phases:
@@ -53,6 +68,8 @@ class Phases:
         Decodes completions.
     options
         Of GRPO.
+    multiple
+        Of which the rows of a batch are a multiple, see ``pack``.
     """
 
     def __init__(
@@ -63,7 +80,10 @@ class Phases:
         world: World,
         tokenizer: Tokenizer,
         options: GRPOOptions,
+        *,
+        multiple: int = 1,
     ):
+        self._multiple = multiple
         self._prompts, self._sampler, self._rewards, self._world = prompts, sampler, rewards, world
         self._tokenizer, self._options = tokenizer, options
         self._sampling = Sampling(temperature=options.temperature)
@@ -82,7 +102,7 @@ class Phases:
             samples_per_prompt=o.num_generations,
             **progress,
         )
-        batch = rollout.arrays(
+        arrays = rollout.arrays(
             prompts.tokens,
             samples.tokens,
             samples.lengths,
@@ -90,7 +110,8 @@ class Phases:
             o.num_generations,
             pad_id=self._tokenizer.pad_id,
         )
-        return Rollout(prompts, samples, batch)
+        packing = pack(arrays, parts=o.minibatches, multiple=self._multiple)
+        return Rollout(prompts, samples, arrays["mask"], packing, packing.batches(arrays))
 
     def score(self, found: Rollout, number: int) -> Experience:
         """Reward completions, and make of it what the update needs.
@@ -121,16 +142,10 @@ class Phases:
             kept &= ~completions.truncated
         if o.drop_zero_variance:
             kept &= ~np.repeat(advantages.zero_variance, group)
-        weights = token_weights(found.batch["mask"], kept, o)
+        weights = token_weights(found.mask, kept, o)
         return Experience(
-            completions, scored, advantages, found.batch | {"weights": weights, "advantages": advantages.values}
+            completions, scored, advantages, found.packing.lay(weights=weights, advantages=advantages.values)
         )
-
-
-def minibatches(batch: dict[str, Any], options: GRPOOptions) -> list[dict[str, Any]]:
-    """The parts of a phase's batch, one for each optimizer step of an iteration, in the order of ``token_weights``."""
-    size = options.completions // options.minibatches
-    return [{k: x[i : i + size] for k, x in batch.items()} for i in range(0, options.completions, size)]
 
 
 def health(experience: Experience) -> dict[str, float]:

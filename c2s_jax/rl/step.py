@@ -1,6 +1,6 @@
 """The jitted programs of GRPO on the training side: log-probabilities of completions, and the update.
 
-Letters: B completions, T tokens of prompt and completion, C tokens of a completion, V vocabulary.
+Letters, as of ``packing``: R rows of T tokens, of which K at most are of completions; V vocabulary.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ Batch = dict[str, jax.Array]
 
 def completion_logprobs(
     model: Decoder, batch: Batch, options: GRPOOptions, vocab_size: int
-) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
+) -> tuple[Float[Array, "R K"], Float[Array, "R K"]]:
     """Log-probability of each completion token at the sampling temperature, and entropy of its distribution.
 
     Only the hidden states that predict completion tokens meet the vocabulary.
@@ -33,15 +33,13 @@ def completion_logprobs(
     Parameters
     ----------
     batch
-        ``tokens`` [B, T], each row a prompt, its completion and padding; ``prompt_lengths`` [B];
-        ``completions`` [B, C].
+        ``tokens``, ``positions``, ``segment_ids`` [R, T], ``at`` and ``completions`` [R, K], see ``Packing.batches``.
     vocab_size
         Pieces of the tokenizer: rows beyond, which pad a checkpoint's table, are never sampled.
     """
-    hidden = model.hidden(batch["tokens"])
-    at = batch["prompt_lengths"][:, None] - 1 + jnp.arange(batch["completions"].shape[1])
-    at = jnp.minimum(at, hidden.shape[1] - 1)  # padding of the shorter ones
-    hidden = constrain(jnp.take_along_axis(hidden, at[..., None], axis=1), "batch", "time", "embed")
+    hidden = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"])
+    hidden = jnp.take_along_axis(hidden, batch["at"][..., None], axis=1)
+    hidden = constrain(hidden, "batch", "time", "embed")
     table = model.output_table[:vocab_size].astype(hidden.dtype)
     return token_logprobs(
         hidden, table, batch["completions"], softcap=model.config.final_softcap, temperature=options.temperature
@@ -49,7 +47,7 @@ def completion_logprobs(
 
 
 def make_logprobs(graphdef: nnx.GraphDef, mesh: Mesh, options: GRPOOptions, *, vocab_size: int, parts: int) -> InMesh:
-    """Build ``(weights, batch) -> float32 [B, C]``; the batch is taken in ``parts``, one after the other."""
+    """Build ``(weights, batch) -> float32 [R, K]``; the batch is taken in ``parts``, one after the other."""
 
     def run(weights: nnx.State, batch: Batch) -> jax.Array:
         model = nnx.merge(graphdef, weights)
@@ -71,9 +69,9 @@ def make_update(
 ) -> InMesh:
     """Build ``(state, batch) -> (state, metrics)``, one optimizer step; the state is donated, metrics stay on device.
 
-    The batch holds what ``completion_logprobs`` needs and, float32, ``mask``, ``weights`` and ``sampled`` (log-
-    probabilities of the sampler) [B, C], ``advantages`` [B]; where a phase has several steps ``old`` [B, C], and with
-    ``beta`` ``reference`` [B, C]. It is taken in ``accumulate`` parts, whose gradients add up.
+    The batch holds what ``Packing.batches`` gives (``sampled`` are log-probabilities of the sampler) and, float32
+    [R, K], ``weights`` and ``advantages``; where a phase has several steps ``old``, and with ``beta`` ``reference``. It
+    is taken in ``accumulate`` parts, whose gradients add up.
     """
 
     def gradients(state: TrainState, batch: Batch) -> Any:
@@ -111,12 +109,12 @@ def loss_sums(
 
 
 def weighted_loss(
-    logprobs: Float[Array, "B C"], entropy: Float[Array, "B C"], batch: Batch, options: GRPOOptions
+    logprobs: Float[Array, "R K"], entropy: Float[Array, "R K"], batch: Batch, options: GRPOOptions
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of token losses, and sums over tokens of what is reported as means."""
     mask = batch["mask"]
     old = batch["old"] if "old" in batch else jax.lax.stop_gradient(logprobs)
-    per_token = token_loss(logprobs, old, batch.get("reference"), batch["advantages"], mask, options)
+    per_token = token_loss(logprobs, old, batch.get("reference"), batch["advantages"], mask, batch["owner"], options)
     # Where nothing counts there may be no number: a padding token can have any ratio.
     loss = jnp.sum(jnp.where(mask > 0, per_token.loss, 0.0) * batch["weights"])
     reported = {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.rl import GRPOOptions, group_advantages, rollout
 from c2s_jax.rl.loss import token_weights
+from c2s_jax.rl.packing import pack
 from c2s_jax.rl.step import completion_logprobs, weighted_loss
 from tests.models.hf_weights import TINY, hf_model, our_model, parameters
 from tests.rl.trl_oracle import EOS, PAD, Case, loss_and_gradients, scored, trainer
@@ -46,10 +47,10 @@ def our_batch(options: GRPOOptions, old: NDArray, reference: NDArray) -> dict[st
     stopped = np.array([c[-1] == EOS for c in CASE.completions])
     batch = rollout.arrays(prompts, tokens, lengths, np.zeros(tokens.shape, np.float32), CASE.group, pad_id=PAD)
     kept = stopped if options.mask_truncated_completions else np.ones(len(lengths), bool)
-    batch["mask"] = batch["mask"] * kept[:, None]
-    batch["weights"] = token_weights(batch["mask"], kept, options)
-    batch["advantages"] = group_advantages(CASE.rewards, CASE.group, scale=options.scale_rewards).values
-    return batch | {"old": old} | ({"reference": reference} if options.beta else {})
+    packing, mask = pack(batch), batch["mask"] * kept[:, None]
+    advantages = group_advantages(CASE.rewards, CASE.group, scale=options.scale_rewards).values
+    more = {"mask": mask, "weights": token_weights(mask, kept, options), "advantages": advantages, "old": old}
+    return packing.batches(batch)[0] | packing.lay(**more, **({"reference": reference} if options.beta else {}))[0]
 
 
 class Ours:
@@ -79,7 +80,7 @@ class Ours:
 
 
 def _asked(batch: dict[str, NDArray]) -> dict[str, NDArray]:
-    return {name: batch[name] for name in ("tokens", "prompt_lengths", "completions")}
+    return {name: batch[name] for name in ("tokens", "positions", "segment_ids", "at", "completions")}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,9 @@ def test_loss_and_gradients(name: str, theirs: Any, ours: Ours, drift: tuple[NDA
     wanted, gradients = loss_and_gradients(made, theirs_batch, TINY)
 
     batch = our_batch(options, old, reference)
-    np.testing.assert_allclose(batch["advantages"], theirs_batch["advantages"].numpy(), rtol=1e-5, atol=1e-6)
+    advantages = group_advantages(CASE.rewards, CASE.group, scale=options.scale_rewards).values
+    np.testing.assert_allclose(advantages, theirs_batch["advantages"].numpy(), rtol=1e-5, atol=1e-6)
+    assert len(batch["tokens"]) < len(CASE.completions)  # several in a row
     np.testing.assert_allclose(ours.loss(options, batch), wanted, rtol=1e-4, atol=1e-5)
     found = ours.gradients(options, batch)
     assert found.keys() == gradients.keys()

@@ -38,6 +38,40 @@ def test_exact_match(completions) -> None:
     np.testing.assert_array_equal(only("exact_match", found.world)(found).total, [1, 1, 0, 0])
 
 
+OBO = """format-version: 1.2
+
+[Term]
+id: CL:0000000
+name: cell
+
+[Term]
+id: CL:0000084
+name: T cell
+synonym: "T lymphocyte" EXACT []
+is_a: CL:0000000
+
+[Term]
+id: CL:0000624
+name: CD4-positive, alpha-beta T cell
+is_a: CL:0000084
+
+[Term]
+id: CL:0000236
+name: B cell
+is_a: CL:0000000
+"""
+
+
+def test_ontology_match(completions, tmp_path) -> None:
+    (tmp_path / "cl.obo").write_text(OBO)
+    answers = ["T lymphocytes.", "CD4+ alpha-beta T cells", "B cell", "nonsense", "cell"]
+    found = completions(answers, [0] * 5, task="cell_type_annotation", references=["T cell."] * 5)
+    match = only("ontology_match", found.world, ontology=str(tmp_path / "cl.obo"), lineage=0.25)
+    np.testing.assert_array_equal(match(found).total, [1, 0.25, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"lineage=2.0 must be within \[0, 1\]"):
+        only("ontology_match", found.world, ontology=str(tmp_path / "cl.obo"), lineage=2.0)
+
+
 def dense(corpus, cells) -> np.ndarray:
     out = np.zeros((len(cells), len(GENES)))
     for row, cell in zip(out, cells):

@@ -12,7 +12,7 @@ from c2s_jax.models import lora
 from c2s_jax.parallel import make_mesh
 from c2s_jax.rl import GRPOOptions, make_logprobs, make_update, rollout
 from c2s_jax.rl.loss import token_weights
-from c2s_jax.rl.phase import minibatches
+from c2s_jax.rl.packing import pack
 from c2s_jax.training import StatePlan
 from c2s_jax.training.state import all_weights
 from tests.toy import MODEL, named
@@ -30,10 +30,15 @@ def batch(seed: int = 0) -> dict[str, NDArray]:
     lengths = rng.integers(1, C + 1, N)
     tokens = rng.integers(1, MODEL.vocab_size, (N, C), np.int32)
     made = rollout.arrays(prompts, tokens, lengths, np.zeros((N, C), np.float32), 4, pad_id=0)
-    made["advantages"] = rng.normal(size=N).astype(np.float32)
-    made["weights"] = token_weights(made["mask"], np.ones(N, bool), OPTIONS)
     drift = rng.normal(-4.0, 0.5, (2, N, C)).astype(np.float32)
-    return made | {"old": drift[0], "reference": drift[1]}
+    packing = pack(made, multiple=8)
+    more = packing.lay(
+        advantages=rng.normal(size=N).astype(np.float32),
+        weights=token_weights(made["mask"], np.ones(N, bool), OPTIONS),
+        old=drift[0],
+        reference=drift[1],
+    )
+    return packing.batches(made)[0] | more[0]
 
 
 def update(mesh_shape: dict[str, int], accumulate: int) -> tuple[dict[str, NDArray], dict[str, float]]:
@@ -83,15 +88,3 @@ def test_the_reference_of_an_adapter_is_its_base() -> None:
         np.abs(reference - np.asarray(logprobs(all_weights(trained, state.frozen), made)))[made["mask"] > 0].max() > 0.1
     )
     assert isinstance(state.params, nnx.State)
-
-
-def test_minibatches_are_the_parts_that_weights_are_made_for() -> None:
-    options = GRPOOptions(prompts=4, num_generations=4, minibatches=4, max_completion_length=C, loss_type="bnpo")
-    made = batch()
-    made["weights"] = token_weights(made["mask"], np.ones(N, bool), options)
-    parts = minibatches(made, options)
-    assert [len(part["tokens"]) for part in parts] == [4] * 4
-    for part in parts:
-        np.testing.assert_allclose(part["weights"].sum(), 1.0, rtol=1e-6)  # a mean over the tokens of the step
-    for name, column in made.items():
-        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), column)

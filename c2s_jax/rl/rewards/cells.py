@@ -104,6 +104,19 @@ class RealCells:
         self._starts = np.searchsorted(self._condition[self._order], np.arange(self._condition.max() + 2))
         self._moments: dict[int, tuple[NDArray, float]] = {}
 
+    @property
+    def count(self) -> int:
+        """Cells of the split."""
+        return len(self._order)
+
+    def conditions(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the condition of each of some cells."""
+        return self._condition[cells]
+
+    def of_condition(self, number: int) -> NDArray[np.int64]:
+        """The cells of a condition."""
+        return self._order[self._starts[number] : self._starts[number + 1]]
+
     def draw(self, cells: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
         """A cell of the same condition for each of some cells, drawn by its key."""
         start, end = (self._starts[self._condition[cells] + i] for i in (0, 1))
@@ -145,6 +158,6 @@ class RealCells:
     def _moment(self, number: int) -> tuple[NDArray, float]:
         """Mean of a condition's cells [D], and the mean over cells and dimensions of their squares."""
         if number not in self._moments:
-            cells = self.represented(self._order[self._starts[number] : self._starts[number + 1]])
+            cells = self.represented(self.of_condition(number))
             self._moments[number] = (cells.mean(0), float(np.mean(cells.astype(np.float64) ** 2)))
         return self._moments[number]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.rl.rewards import cells, ranks, simple, texts
+from c2s_jax.rl.rewards import cells, labels, population, ranks, simple, texts
 from c2s_jax.rl.rewards.base import Completions, MakeReward, Reward, World
 
 REWARDS: dict[str, MakeReward] = {
@@ -16,7 +16,9 @@ REWARDS: dict[str, MakeReward] = {
     "gene_count": simple.gene_count,
     "exact_match": simple.exact_match,
     "finished": simple.finished,
+    "ontology_match": labels.ontology_match,
     "cell_mse": cells.cell_mse,
+    "cell_scfid": population.cell_scfid,
     "gene_set_score": cells.gene_set_score,
     "kendall_tau": ranks.kendall_tau,
     "bert_score": texts.bert_score,
