@@ -5,16 +5,20 @@
         --config.grpo.rewards.cell_mse.encoder=SCGPT_FOLDER \\
         --config.grpo.rewards.cell_mse.genes=h.all.gmt:HALLMARK_INTERFERON_ALPHA_RESPONSE+HALLMARK_INTERFERON_GAMMA_RESPONSE
 
-Start from a model tuned in both directions, to generate perturbed cells and to tell what was done to a cell. Rizvi et
-al., bioRxiv 2025.04.14.648850: 32 responses, each paired at random with a real cell of its condition; the reward is the
-negative squared distance of their scGPT embeddings on the interferon genes; 3 epochs.
+Start from ``configs/sft_dong.py``, a model tuned in both directions. Rizvi et al., bioRxiv 2025.04.14.648850: 32
+responses, each paired at random with a real cell of its condition; the reward is the negative squared distance of their
+scGPT embeddings on the interferon genes; 3 epochs. The small run: docs/recipes/perturbation.md.
 """
+
+import runpy
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from c2s_jax.config import base, mixture_task
+from c2s_jax.config import base, mixture_task, overrides
 from c2s_jax.models.gpt_neox import RELEASED
 
+SMALL_MODEL = runpy.run_path(str(Path(__file__).with_name("sft_dong.py")))["SMALL_MODEL"]
 TASK = "perturbed_cell_generation"
 
 
@@ -31,4 +35,22 @@ def get_config() -> ConfigDict:
     config.grpo.rewards = ConfigDict({"cell_mse": {"weight": 1.0, "genes": "", "encoder": "", "real": "drawn"}})
     config.optimizer.update(learning_rate=1e-6, warmup_steps=50)
     config.checkpoint.every = 100
+    small = {key: value for key, value in SMALL_MODEL.items() if key != "init_from"}
+    config.small = overrides(
+        small
+        | {
+            "steps": 20,
+            "accumulate": 1,
+            "data.seq_len": 160,
+            "grpo.prompts": 12,
+            "grpo.num_generations": 16,
+            "grpo.max_completion_length": 96,
+            "grpo.beta": 0.02,
+            "optimizer.learning_rate": 5e-4,
+            "optimizer.warmup_steps": 5,
+            "optimizer.weight_decay": 0.0,
+            "log_every": 1,
+            "checkpoint.every": 10,
+        }
+    )
     return config

@@ -8,11 +8,15 @@ test that neither has seen. Rizvi et al., bioRxiv 2025.04.14.648850: 32 answers 
 rate 5e-7.
 """
 
+import runpy
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-from c2s_jax.config import base, mixture_task
+from c2s_jax.config import base, mixture_task, overrides
 from c2s_jax.models.gpt_neox import RELEASED
 
+SMALL_MODEL = runpy.run_path(str(Path(__file__).with_name("sft_dong.py")))["SMALL_MODEL"]
 TASK = "question_answering"
 
 
@@ -29,4 +33,24 @@ def get_config() -> ConfigDict:
     config.grpo.rewards = ConfigDict({"bert_score": {"encoder": "dmis-lab/biobert-base-cased-v1.1", "layer": 12}})
     config.optimizer.update(learning_rate=5e-7, warmup_steps=10)
     config.checkpoint.every = 50
+    small = {key: value for key, value in SMALL_MODEL.items() if key != "init_from"}
+    config.small = overrides(
+        small
+        | {
+            "steps": 24,
+            "accumulate": 1,
+            "data.seq_len": 512,
+            f"data.mixture.{TASK}.min_genes": 4,
+            f"data.mixture.{TASK}.max_genes": 8,
+            f"data.mixture.{TASK}.min_cells": 2,
+            f"data.mixture.{TASK}.max_cells": 2,
+            "grpo.num_generations": 16,
+            "grpo.max_completion_length": 96,
+            "optimizer.learning_rate": 5e-4,
+            "optimizer.warmup_steps": 5,
+            "optimizer.weight_decay": 0.0,
+            "log_every": 1,
+            "checkpoint.every": 8,
+        }
+    )
     return config

@@ -1,0 +1,132 @@
+"""SFT, then GRPO against as much more SFT: the commands of such a comparison, each run once in a folder of its own."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+SPENT = "processor_seconds.json"
+
+
+class Runs:
+    """Runs on one corpus, at ``--config.scale=small``.
+
+    Parameters
+    ----------
+    folder
+        Gets ``corpus``, ``tokenizer.model`` and a workdir for each run.
+    manifest
+        Of the corpus, read if there is none yet.
+    recipe
+        Name of the configurations ``sft_<recipe>`` and ``grpo_<recipe>``.
+    grpo
+        Further flags of GRPO.
+    more
+        Further flags of more SFT.
+    words
+        Text files whose words should be pieces of the tokenizer.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Path,
+        recipe: str,
+        *,
+        grpo: Sequence[str],
+        more: Sequence[str] = (),
+        words: Sequence[Path] = (),
+    ):
+        self.folder, self.recipe, self._grpo, self._more = folder, recipe, list(grpo), list(more)
+        self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer.model"
+        self._data = [f"--config.data.corpus={self.corpus}", f"--config.data.tokenizer={self.tokenizer}"]
+        if not self.corpus.exists():
+            self._run("data_pipeline.build", f"--manifest={manifest}", f"--output={self.corpus}")
+        if not self.tokenizer.exists():
+            texts = [f"--texts={','.join(map(str, words))}"] if words else []
+            self._run("data_pipeline.tokenizer", f"--corpus={self.corpus}", f"--output={self.tokenizer}", *texts)
+
+    def sft(self) -> Path:
+        """The model that all start from."""
+        return self._train("sft", self.folder / "sft")
+
+    def grpo(self, seed: int) -> Path:
+        """GRPO from it."""
+        flags = [f"--config.seed={seed}", *self._grpo]
+        return self._train("grpo", self.folder / f"grpo{seed}", *flags, start=self.sft())
+
+    def more_sft(self, seed: int) -> Path:
+        """SFT from it, for as many seconds of processor time as GRPO of the seed took."""
+        a_step = seconds(self.sft()) / settings(self.sft())["steps"]
+        flags = [f"--config.seed={seed}", f"--config.steps={round(seconds(self.grpo(seed)) / a_step)}", *self._more]
+        return self._train("sft", self.folder / f"more{seed}", *flags, start=self.sft())
+
+    def all(self, seeds: Sequence[int], only: str | None) -> None:
+        """Every run that is asked for: ``"sft"``, ``"grpo"``, or by default all."""
+        self.sft()
+        for seed in seeds if only != "sft" else ():
+            self.grpo(seed)
+        for seed in seeds if only in (None, "runs") else ():
+            self.more_sft(seed)
+
+    def arms(self, seeds: Sequence[int]) -> dict[str, list[Path]]:
+        """Workdirs to compare, by name."""
+        return {
+            "SFT": [self.sft()],
+            "more SFT": [self.more_sft(seed) for seed in seeds],
+            "GRPO": [self.grpo(seed) for seed in seeds],
+        }
+
+    def _train(self, kind: str, workdir: Path, *flags: str, start: Path | None = None) -> Path:
+        if not (workdir / SPENT).exists():
+            given = [f"--config.init_from={start}"] if start else []
+            command = [f"--config=configs/{kind}_{self.recipe}.py", "--config.scale=small", f"--workdir={workdir}"]
+            spent = self._run("c2s_jax.train", *command, *self._data, *given, *flags)
+            (workdir / SPENT).write_text(json.dumps(spent))
+        return workdir
+
+    def _run(self, module: str, *flags: str) -> float:
+        """Seconds of processor time of a command."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", module, *flags], cwd=ROOT, check=True, stdout=sys.stderr)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def seconds(workdir: Path) -> float:
+    """Of processor time that a run took."""
+    return json.loads((workdir / SPENT).read_text())
+
+
+def settings(workdir: Path) -> dict[str, Any]:
+    """Of a run."""
+    return json.loads((workdir / "config.json").read_text())
+
+
+def curve(workdir: Path, key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a metric of a run."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    found = [(row["step"], row[key]) for row in rows if key in row]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def draw(runs: Runs, seeds: Sequence[int], panels: dict[str, str], path: Path) -> None:
+    """Curves of GRPO by metric, six at most, with their titles."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(12, 6), constrained_layout=True)
+    for axis, (key, title) in zip(axes.ravel(), panels.items()):
+        for seed in seeds:
+            axis.plot(*curve(runs.grpo(seed), key), label=f"seed {seed}", linewidth=1)
+        axis.set(title=title, xlabel="optimizer step")
+    for axis in axes.ravel()[len(panels) :]:
+        axis.set_axis_off()
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,222 @@
+"""Generated responses to interferon against the held-out cells: distances by condition, with bootstrap intervals.
+
+Cells are compared by log10 expression; that of a generated cell is read off the rank→expression line. Spaces are
+principal components of training cells. Every figure is the unweighted mean over held-out conditions (type, treatment).
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from c2s_jax import evaluate, metrics, workdirs
+from c2s_jax.cells import RepairReport, repair_sentence
+from c2s_jax.data import Corpus, Formatter
+from c2s_jax.evaluation import Context
+from c2s_jax.evaluation.context import dense_expression, sentences_of
+from c2s_jax.evaluation.generation import generate_cells, rank_expressions
+from c2s_jax.generation import Sampler, Sampling
+from c2s_jax.rl.rewards.genes import chosen_genes
+from c2s_jax.text import GeneTokenTable, load_tokenizer
+
+TASK = "perturbed_cell_generation"
+COMPONENTS = {"interferon": 16, "other": 16}
+
+
+def write_cells(workdir: Path, control: str, *, seed: int) -> list[str]:
+    """What a run's model writes for each held-out perturbed cell, kept in its folder."""
+    path = workdir / "held_out.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    restored = evaluate.restore(config, str(workdir))
+    corpus_dir, tokenizer_path = workdirs.data_paths(config, str(workdir))
+    corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
+    sampler = Sampler(
+        restored["graphdef"],
+        stop_ids=tokenizer.stop_ids,
+        pad_id=tokenizer.pad_id,
+        vocab_size=tokenizer.vocab_size,
+        batch_size=128,
+        mesh=restored["mesh"],
+    )
+    formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
+    context = Context(**restored, corpus=corpus, formatter=formatter, sampler=sampler, max_genes=len(corpus.genes))
+    rows = treated(corpus, "test", control)
+    texts = generate_cells(context, "test", sampling=Sampling(), seed=seed, task=TASK, rows=rows).texts
+    workdirs.write_json(str(path), texts)
+    return texts
+
+
+def treated(corpus: Corpus, split: str, control: str) -> NDArray[np.int64]:
+    """Cells of a split that are not controls."""
+    return np.flatnonzero(corpus.cells(split).fields("perturbation") != control)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Cells that stand for the held-out ones: condition [C], log expression [C, G], reports of what was mended."""
+
+    conditions: NDArray[np.str_]
+    expression: NDArray[np.float32]
+    texts: Sequence[str] = ()
+    reports: Sequence[RepairReport] = ()
+
+
+class Measure:
+    """The held-out cells of a corpus, and what is measured against them."""
+
+    def __init__(self, corpus: Corpus, control: str, genes: str):
+        self.corpus, self.control = corpus, control
+        self.inside = chosen_genes(corpus, genes)
+        self.outside = np.setdiff1d(np.arange(len(corpus.genes)), self.inside)
+        train, test = corpus.cells("train"), corpus.cells("test")
+        self.train = dense_expression(train, np.arange(len(train)), len(corpus.genes))
+        self.rows = treated(corpus, "test", control)
+        types, names = test.fields("cell_type")[self.rows], test.fields("perturbation")[self.rows]
+        self.real = Side(
+            np.array([f"{t} · {p}" for t, p in zip(types, names)]),
+            dense_expression(test, self.rows, len(corpus.genes)),
+        )
+        self.conditions = np.unique(self.real.conditions).tolist()
+        columns = {"interferon": self.inside, "other": self.outside}
+        self._columns = columns
+        self._pca = {
+            name: PCA(COMPONENTS[name], random_state=0).fit(self.train[:, genes]) for name, genes in columns.items()
+        }
+
+    def generated(self, texts: Sequence[str]) -> Side:
+        """Cells that a model wrote, one for each held-out cell."""
+        genes = self.corpus.genes
+        repaired = [repair_sentence(text, genes) for text in texts]
+        lists = [genes.ids(names) for names, _ in repaired]
+        expression = rank_expressions(self.corpus)[0].reconstruct(lists, genes).toarray()
+        return Side(self.real.conditions, expression, texts, [report for _, report in repaired])
+
+    def references(self) -> dict[str, Side]:
+        """Untreated cells of the type; these moved by the mean response of other types; held-out cells' sentences."""
+        train = self.corpus.cells("train")
+        types, names = train.fields("cell_type"), train.fields("perturbation")
+        controls, shifted, labels = [], [], []
+        seen = [t for t in np.unique(types) if (names[types == t] != self.control).any()]
+        shifts = [
+            self.train[(types == t) & (names != self.control)].mean(0)
+            - self.train[(types == t) & (names == self.control)].mean(0)
+            for t in seen
+        ]
+        for condition in self.conditions:
+            cells = self.train[(types == condition.split(" · ")[0]) & (names == self.control)]
+            controls.append(cells)
+            shifted.append(np.maximum(cells + np.mean(shifts, axis=0), 0))
+            labels += [condition] * len(cells)
+        sentences = sentences_of(self.corpus.cells("test"), self.rows, len(self.corpus.genes))
+        own = rank_expressions(self.corpus)[0].reconstruct(sentences.lists(), self.corpus.genes).toarray()
+        return {
+            "untreated cells": Side(np.array(labels), np.concatenate(controls)),
+            "untreated cells + mean response": Side(np.array(labels), np.concatenate(shifted)),
+            "held-out cells through their sentences": Side(self.real.conditions, own),
+        }
+
+    def reward(self, side: Side) -> list[NDArray[np.float64]]:
+        """Of each cell of each condition: minus the mean squared difference from its real cells, interferon genes."""
+        out = []
+        for condition in self.conditions:
+            real = self.real.expression[self.real.conditions == condition][:, self.inside].astype(np.float64)
+            made = side.expression[side.conditions == condition][:, self.inside].astype(np.float64)
+            squares = np.square(made).mean(1) - 2 * made @ real.mean(0) / real.shape[1] + np.square(real).mean()
+            out.append(-squares)
+        return out
+
+    def space(self, side: Side, name: str) -> list[NDArray[np.float32]]:
+        """Cells of each condition in the principal components of some genes."""
+        cells = self._pca[name].transform(side.expression[:, self._columns[name]]).astype(np.float32)
+        return [cells[side.conditions == condition] for condition in self.conditions]
+
+    def figures(self, sides: Sequence[Side], *, resamples: int = 500) -> dict[str, Any]:
+        """Means over runs, with 95 % intervals over resampled cells, those of each run and condition apart."""
+        rewards = [x for side in sides for x in self.reward(side)]
+        found: dict[str, Any] = {"reward": interval(_mean, rewards, rewards, resamples=resamples)}
+        for name in COMPONENTS:
+            made = [x for side in sides for x in self.space(side, name)]
+            found[f"scfid_{name}"] = interval(_mean_scfid, self.space(self.real, name), made, resamples=resamples)
+        everything = [self._distances(side) for side in sides]
+        found |= {key: float(np.mean([e[key] for e in everything])) for key in everything[0]}
+        found["by_condition"] = {
+            condition: {
+                "reward": float(np.mean([self.reward(side)[i].mean() for side in sides])),
+                "scfid_interferon": float(
+                    np.mean(
+                        [
+                            metrics.scfid(self.space(self.real, "interferon")[i], self.space(side, "interferon")[i])
+                            for side in sides
+                        ]
+                    )
+                ),
+            }
+            for i, condition in enumerate(self.conditions)
+        }
+        return found
+
+    def _distances(self, side: Side) -> dict[str, float]:
+        """MMD, W2 and spread over all genes; validity and diversity of what was written."""
+        real = [
+            np.concatenate(x, axis=1) for x in zip(self.space(self.real, "interferon"), self.space(self.real, "other"))
+        ]
+        made = [np.concatenate(x, axis=1) for x in zip(self.space(side, "interferon"), self.space(side, "other"))]
+        inside = zip(self.space(self.real, "interferon"), self.space(side, "interferon"))
+        out = {
+            "mmd": np.mean([metrics.mmd(a, b, gammas="median") for a, b in zip(real, made)]),
+            "wasserstein": np.mean([metrics.wasserstein(a, b) for a, b in zip(real, made)]),
+            "spread_interferon": np.mean([b.var(0, ddof=1).sum() / a.var(0, ddof=1).sum() for a, b in inside]),
+            "spread": np.mean([b.var(0, ddof=1).sum() / a.var(0, ddof=1).sum() for a, b in zip(real, made)]),
+        }
+        if side.reports:
+            words = sum(r.n_words for r in side.reports)
+            out["valid"] = sum(r.n_valid for r in side.reports) / words
+            out["unique"] = 1 - sum(r.n_duplicate for r in side.reports) / words
+            out["distinct"] = len(set(side.texts)) / len(side.texts)
+            out["genes"] = float((side.expression > 0).sum(1).mean())
+        return {key: float(value) for key, value in out.items()}
+
+
+def _mean_scfid(pairs: Sequence[tuple[NDArray, NDArray]]) -> float:
+    """Of real and generated cells of each condition and run, in float64."""
+    moments = [[(x.mean(0), np.cov(x, rowvar=False)) for x in pair] for pair in pairs]
+    return float(np.mean([metrics.frechet_distance(*real, *made) for real, made in moments]))
+
+
+def _mean(pairs: Sequence[tuple[NDArray, NDArray]]) -> float:
+    """Of the second of each pair."""
+    return float(np.mean([made.mean() for _, made in pairs]))
+
+
+def interval(
+    statistic: Callable[[Sequence[tuple[NDArray, NDArray]]], float],
+    real: Sequence[NDArray],
+    made: Sequence[NDArray],
+    *,
+    resamples: int,
+) -> dict[str, float]:
+    """A figure with its 95 % interval: cells of each condition, real and of each run, are drawn anew.
+
+    The percentile interval is shifted by the bias of resampling, which repeats cells and so moves distances up.
+    """
+    rng = np.random.default_rng(0)
+
+    def again(x: NDArray) -> NDArray:
+        return x[rng.integers(0, len(x), len(x))]
+
+    def value(sample: Callable[[NDArray], NDArray]) -> float:
+        drawn = [sample(x) for x in real]
+        return statistic([(a, sample(b)) for a, b in zip(itertools.cycle(drawn), made)])
+
+    found, values = value(lambda x: x), np.array([value(again) for _ in range(resamples)])
+    low, high = np.quantile(values, [0.025, 0.975]) - (values.mean() - found)
+    return {"mean": found, "low": float(low), "high": float(high)}
