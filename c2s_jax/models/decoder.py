@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from c2s_jax.models import cache as kv
 from c2s_jax.models import remat
 from c2s_jax.models.linear import dropout
-from c2s_jax.ops import KeyPart, attend, attend_parts, constrain
+from c2s_jax.ops import KeyPart, Rotation, attend, attend_parts, constrain
 
 NAME_THEIR_OUTPUT = ("splash", "splash_interpret")  # and, under the same name, what their backward pass needs
 
@@ -91,7 +91,7 @@ class Layer(Block):
     """Multiplies q · k."""
     dropout: float
 
-    def __call__(self, x: Array, positions: Int[Array, "B T"], mix: Mix, key: Array | None) -> tuple[Array, Any]:
+    def __call__(self, x: Array, turn: Rotation, mix: Mix, key: Array | None) -> tuple[Array, Any]:
         """Hidden states after the layer, and what ``mix`` gave to keep."""
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class Decoder(nnx.Module):
     """A decoder-only language model over a stack of equal blocks.
 
     Architectures set ``config``, ``embedding``, ``blocks`` (by ``stack``) and ``final_norm``, and say how tokens are
-    embedded and which table gives the logits.
+    embedded, how positions turn queries and keys, and which table gives the logits.
     """
 
     config: Any
@@ -128,6 +128,10 @@ class Decoder(nnx.Module):
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Input embeddings in the activation dtype."""
+        raise NotImplementedError
+
+    def rotation(self, positions: Int[Array, "B T"]) -> Rotation:
+        """By how much queries and keys of all layers turn."""
         raise NotImplementedError
 
     @property
@@ -165,10 +169,11 @@ class Decoder(nnx.Module):
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         graph, state = nnx.split(self.blocks)
         whole, rest = divmod(layers, len(self.blocks.layers))
+        turn = self.rotation(positions)
 
         def through(x: Array, part: nnx.State, count: int | None = None) -> Array:
             for layer in nnx.merge(graph, part).layers[:count]:
-                x, _ = layer(x, positions, self._over_sequence(layer, positions, None), None)
+                x, _ = layer(x, turn, self._over_sequence(layer, positions, None), None)
                 x = constrain(x, "batch", "time", "embed")
             return x
 
@@ -227,6 +232,8 @@ class Decoder(nnx.Module):
         index = jnp.asarray(index, jnp.int32)
         held = [positions if cache is None else kv.hold(c, index, positions) for c in cache or prompts]
         graph, whole = nnx.split(self.blocks)
+        # The barrier keeps the compiler from making sines and cosines anew for every head of every layer.
+        turn = jax.lax.optimization_barrier(self.rotation(positions))
 
         def body(carry: Any, xs: Any) -> tuple[Any, None]:
             (x, own), (block_state, number, shared) = carry, xs
@@ -235,7 +242,7 @@ class Decoder(nnx.Module):
                 mix = self._over_cache(
                     layer, positions, KeyPart(read.k, read.v, at.positions), pair, number, index, slots
                 )
-                x, pair = layer(x, positions, mix, None)
+                x, pair = layer(x, turn, mix, None)
                 kept.append(pair)
             return (x, kept), None
 
@@ -274,13 +281,14 @@ class Decoder(nnx.Module):
         graph, state = nnx.split(self.blocks)
         n = len(self.blocks.layers)
         keys = None if dropout_key is None else jax.random.split(dropout_key, (self.depth, n))
+        turn = self.rotation(positions)
 
         spec, scope = self.config.remat, self.config.remat_scope
 
         def apply(layer_graph: nnx.GraphDef, layer_state: nnx.State, x: Array, key: Array | None) -> tuple[Array, Any]:
             layer = nnx.merge(layer_graph, layer_state)
             mix = self._over_sequence(layer, positions, segment_ids)
-            x, pair = layer(remat.named("input", x), positions, mix, key)
+            x, pair = layer(remat.named("input", x), turn, mix, key)
             return constrain(x, "batch", "time", "embed"), pair if keep_cache else None
 
         def body(x: Array, xs: Any) -> tuple[Array, Any]:

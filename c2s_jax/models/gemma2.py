@@ -16,7 +16,7 @@ from c2s_jax.models.chunks import in_chunks
 from c2s_jax.models.decoder import Block, Decoder, DecoderConfig, Layer, Mix, stack
 from c2s_jax.models.linear import Linear, normal
 from c2s_jax.models.remat import named
-from c2s_jax.ops import constrain, look_up, rotate
+from c2s_jax.ops import Rotation, constrain, look_up, rotate, rotation
 
 # Table 1 of the paper; the query scale is head_dim, but embed_dim / num_heads for 27B.
 RELEASED: dict[str, dict[str, Any]] = {
@@ -85,12 +85,9 @@ class Attention(nnx.Module):
         self.k = Linear(embed, kv_heads | head_dim, param_dtype=config.param_dtype, rngs=rngs)
         self.v = Linear(embed, kv_heads | head_dim, param_dtype=config.param_dtype, rngs=rngs)
         self.o = Linear(heads | head_dim, embed, param_dtype=config.param_dtype, rngs=rngs)
-        self.rope_theta = config.rope_theta
 
-    def __call__(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], mix: Mix, key: Array | None
-    ) -> tuple[Array, Any]:
-        q, k = (rotate(project(x, key), positions, theta=self.rope_theta) for project in (self.q, self.k))
+    def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mix: Mix, key: Array | None) -> tuple[Array, Any]:
+        q, k = (rotate(project(x, key), turn) for project in (self.q, self.k))
         q = constrain(q, "batch", "time", "heads", "head_dim")
         k = constrain(k, "batch", "time", "kv_heads", "head_dim")
         v = constrain(self.v(x, key), "batch", "time", "kv_heads", "head_dim")
@@ -128,9 +125,9 @@ class Gemma2Layer(Layer):
         self.scale = config.query_pre_attn_scalar**-0.5
         self.dropout, self.mlp_chunks = config.dropout, config.mlp_chunks
 
-    def __call__(self, x: Array, positions: Array, mix: Mix, key: Array | None) -> tuple[Array, Any]:
+    def __call__(self, x: Array, turn: Rotation, mix: Mix, key: Array | None) -> tuple[Array, Any]:
         keys = (None, None) if key is None else jax.random.split(key)
-        out, kept = self.attention(self.pre_attention_norm(x), positions, mix, key)
+        out, kept = self.attention(self.pre_attention_norm(x), turn, mix, key)
         x = self.residual(x, self.post_attention_norm(out), keys[0])
         update = in_chunks(self.ffw, self.mlp_chunks, self.pre_ffw_norm(x), key)
         return self.residual(x, self.post_ffw_norm(named("mlp", update)), keys[1]), kept
@@ -162,6 +159,10 @@ class Gemma2(Decoder):
         """Input embeddings, scaled by √D rounded to the activation dtype."""
         x = look_up(self.embedding[...], tokens, self.config.dtype)
         return x * jnp.asarray(math.sqrt(self.config.embed_dim), x.dtype)
+
+    def rotation(self, positions: Int[Array, "B T"]) -> Rotation:
+        """Of whole heads."""
+        return rotation(positions, self.config.head_dim, theta=self.config.rope_theta)
 
     @property
     def output_table(self) -> Float[Array, "V D"]:

@@ -12,7 +12,7 @@ from c2s_jax.models.decoder import Decoder, DecoderConfig, Layer, Mix, stack
 from c2s_jax.models.layer_norm import LayerNorm
 from c2s_jax.models.linear import Linear, normal
 from c2s_jax.models.remat import named
-from c2s_jax.ops import constrain, look_up, rotate
+from c2s_jax.ops import Rotation, constrain, look_up, rotate, rotation
 
 # Pythia, table 1 of its paper; the vocabulary is padded beyond the tokenizer's 50,277 pieces.
 RELEASED: dict[str, dict[str, Any]] = {
@@ -86,17 +86,10 @@ class Attention(nnx.Module):
         heads = {"heads": config.num_heads}
         self.qkv = Linear(embed, heads | {"qkv": 3} | head_dim, bias=True, param_dtype=config.param_dtype, rngs=rngs)
         self.o = Linear(heads | head_dim, embed, bias=True, param_dtype=config.param_dtype, rngs=rngs)
-        self.config = config
 
-    def __call__(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], mix: Mix, key: Array | None
-    ) -> tuple[Array, Any]:
-        c = self.config
+    def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mix: Mix, key: Array | None) -> tuple[Array, Any]:
         q, k, v = jnp.unstack(self.qkv(x, key), axis=-2)
-        q, k = (
-            rotate(part, positions, theta=c.rope_theta, dims=c.rotary_dim, position_scale=c.rope_scale)
-            for part in (q, k)
-        )
+        q, k = rotate(q, turn), rotate(k, turn)
         q, k, v = (constrain(part, "batch", "time", "heads", "head_dim") for part in (q, k, v))
         q, k, v = (named(*value) for value in (("q", q), ("k", k), ("v", v)))
         out, kept = mix(q, k, v)
@@ -131,9 +124,9 @@ class GPTNeoXLayer(Layer):
         self.scale = config.head_dim**-0.5
         self.dropout, self.parallel = config.dropout, config.parallel_residual
 
-    def __call__(self, x: Array, positions: Array, mix: Mix, key: Array | None) -> tuple[Array, Any]:
+    def __call__(self, x: Array, turn: Rotation, mix: Mix, key: Array | None) -> tuple[Array, Any]:
         keys = (None, None) if key is None else jax.random.split(key)
-        out, kept = self.attention(self.attention_norm(x), positions, mix, key)
+        out, kept = self.attention(self.attention_norm(x), turn, mix, key)
         after = self.residual(x, out, keys[0])
         update = self.ffw(self.ffw_norm(x if self.parallel else after), key)
         return self.residual(after, update, keys[1]), kept
@@ -153,6 +146,11 @@ class GPTNeoX(Decoder):
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Input embeddings in the activation dtype."""
         return look_up(self.embedding[...], tokens, self.config.dtype)
+
+    def rotation(self, positions: Int[Array, "B T"]) -> Rotation:
+        """Of the leading ``rotary_dim`` dimensions of heads."""
+        c = self.config
+        return rotation(positions, c.rotary_dim, theta=c.rope_theta, position_scale=c.rope_scale)
 
     @property
     def output_table(self) -> Float[Array, "V D"]:

@@ -7,13 +7,14 @@ from c2s_jax.ops.constrain import WEIGHT, constrain, constrain_weight
 from c2s_jax.ops.embedding import look_up
 from c2s_jax.ops.int8_product import int8_product
 from c2s_jax.ops.logprob import token_logprobs
-from c2s_jax.ops.rope import rotate
+from c2s_jax.ops.rope import Rotation, rotate, rotation
 
 __all__ = [
     "BACKENDS",
     "WEIGHT",
     "Choice",
     "KeyPart",
+    "Rotation",
     "attend",
     "attend_parts",
     "choose_backend",
@@ -22,5 +23,6 @@ __all__ = [
     "int8_product",
     "look_up",
     "rotate",
+    "rotation",
     "token_logprobs",
 ]

@@ -127,8 +127,9 @@ def _backward(
             d /= temperature
         d = d.astype(h.dtype)
         # A sum for each replica, added up after the last chunk: adding here would be an all-reduce for every chunk.
-        by_replica = (x.reshape(replicas, -1, *x.shape[1:]) for x in (d, h))
-        d_table += jnp.einsum("NBTV,NBTD->NVD", *by_replica, preferred_element_type=jnp.float32)
+        # Rows and time as one: of a sum over both, XLA for CPUs makes a transposed copy of the logits first.
+        by_replica = (x.reshape(replicas, -1, x.shape[-1]) for x in (d, h))
+        d_table += jnp.einsum("NTV,NTD->NVD", *by_replica, preferred_element_type=jnp.float32)
         d_hidden = jnp.einsum("BTV,VD->BTD", d, table, preferred_element_type=jnp.float32)
         d_hidden = constrain(d_hidden, "batch", "time", None).astype(h.dtype)
         return constrain(d_table, "loss_batch", "loss_vocab", None), d_hidden

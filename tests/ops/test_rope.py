@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from c2s_jax.ops import rotate
+from c2s_jax.ops import rotate, rotation
 
 B, T, N, E = 2, 9, 3, 8
 
@@ -26,7 +26,7 @@ def inputs() -> tuple[NDArray, NDArray]:
 
 
 def test_equals_complex_multiplication(inputs: tuple[NDArray, NDArray]) -> None:
-    found = jax.jit(lambda x, p: rotate(x, p, theta=100.0))(*inputs)
+    found = jax.jit(lambda x, p: rotate(x, rotation(p, E, theta=100.0)))(*inputs)
     np.testing.assert_allclose(found, turned(*inputs, theta=100.0), rtol=0, atol=2e-4)
 
 
@@ -34,14 +34,14 @@ def test_equals_complex_multiplication(inputs: tuple[NDArray, NDArray]) -> None:
 def test_leading_dimensions_alone(inputs: tuple[NDArray, NDArray], dims: int) -> None:
     """They turn as a head of that size would; the others stay, to the bit."""
     x, positions = inputs
-    found = np.asarray(rotate(jnp.asarray(x), jnp.asarray(positions), theta=100.0, dims=dims))
+    found = np.asarray(rotate(jnp.asarray(x), rotation(jnp.asarray(positions), dims, theta=100.0)))
     np.testing.assert_allclose(found[..., :dims], turned(x[..., :dims], positions, 100.0), rtol=0, atol=2e-4)
     np.testing.assert_array_equal(found[..., dims:], x[..., dims:])
 
 
 def test_scaled_positions_lie_between_whole_ones(inputs: tuple[NDArray, NDArray]) -> None:
     x, positions = inputs
-    found = rotate(jnp.asarray(x), jnp.asarray(positions), theta=100.0, dims=6, position_scale=4.0)
+    found = rotate(jnp.asarray(x), rotation(jnp.asarray(positions), 6, theta=100.0, position_scale=4.0))
     wanted = turned(x[..., :6], positions / 4.0, 100.0)
     np.testing.assert_allclose(found[..., :6], wanted, rtol=0, atol=2e-4)
     assert np.abs(turned(x[..., :6], positions // 4, 100.0) - wanted).max() > 0.1
@@ -51,7 +51,7 @@ def test_products_depend_on_distance_alone() -> None:
     q, k = np.random.default_rng(1).normal(size=(2, 1, 1, 1, E)).astype(np.float32)
 
     def product(a: int, b: int) -> float:
-        at = (rotate(jnp.asarray(x), jnp.full((1, 1), p), theta=1e4) for x, p in ((q, a), (k, b)))
+        at = (rotate(jnp.asarray(x), rotation(jnp.full((1, 1), p), E, theta=1e4)) for x, p in ((q, a), (k, b)))
         return float(jnp.vdot(*at))
 
     assert abs(product(7, 3) - product(104, 100)) < 1e-4
@@ -62,9 +62,10 @@ def test_half_precision_keeps_its_dtype_and_far_positions() -> None:
     """Angles are float32 whatever the dtype: position 8191 would not exist in bfloat16."""
     x = jnp.ones((1, 2, 1, E), jnp.bfloat16)
     positions = jnp.array([[8190, 8191]])
-    found = rotate(x, positions, theta=1e4)
+    turn = rotation(positions, E, theta=1e4)
+    found = rotate(x, turn)
     assert found.dtype == jnp.bfloat16
-    wanted = rotate(x.astype(jnp.float32), positions, theta=1e4)
+    wanted = rotate(x.astype(jnp.float32), turn)
     np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=0, atol=0.02)
     assert np.abs(wanted[0, 0] - wanted[0, 1]).max() > 0.1
 
