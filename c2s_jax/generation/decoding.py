@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from c2s_jax.generation.sampling import NEVER, Sampling, draw, log_distribution
+from c2s_jax.generation.stop_strings import StopStrings
 from c2s_jax.models.cache import Cache
 
 
@@ -88,7 +89,11 @@ class Settings:
 
 
 class State(NamedTuple):
-    """Of B rows: tokens drawn so far and their log-probabilities [B, L], and what it takes to go on."""
+    """Of B rows: tokens drawn so far and their log-probabilities [B, L], and what it takes to go on.
+
+    ``stopped`` rows drew a stop token; ``done`` ones draw no more, for whatever reason. ``text`` is where the automaton
+    of stop strings is.
+    """
 
     tokens: Int[Array, "B L"]
     logprobs: Float[Array, "B L"]
@@ -97,6 +102,7 @@ class State(NamedTuple):
     passes: Int[Array, "B"]
     done: Bool[Array, "B"]
     last: Int[Array, "B"]
+    text: Int[Array, "B"]
     prompt_lengths: Int[Array, "B"]
     keys: Array
     step: Int[Array, ""]
@@ -108,10 +114,17 @@ class State(NamedTuple):
 class Decoding:
     """Draws tokens from a model; made inside of a jitted function."""
 
-    def __init__(self, model: Any, choices: Choices, settings: Settings, drafts: Drafts | None = None):
+    def __init__(
+        self,
+        model: Any,
+        choices: Choices,
+        settings: Settings,
+        drafts: Drafts | None = None,
+        strings: StopStrings | None = None,
+    ):
         unstacked = jax.default_backend() == "cpu" if settings.unstacked is None else settings.unstacked
         self._count = model.depth if unstacked else 1
-        self.model, self.choices, self.settings, self.drafts = model, choices, settings, drafts
+        self.model, self.choices, self.settings, self.drafts, self.strings = model, choices, settings, drafts, strings
         self._parts = model.parts(self._count)
         self._table = choices.table(model.output_table)
         self._stops = jnp.asarray(settings.stop_ids, jnp.int32)
@@ -132,6 +145,7 @@ class Decoding:
             passes=jnp.zeros((rows,), jnp.int32),
             done=each(filler),
             last=jnp.zeros((rows,), jnp.int32),
+            text=jnp.zeros((rows,), jnp.int32),
             prompt_lengths=each(lengths),
             keys=row_keys(seed, ids, s.samples),
             step=jnp.zeros((), jnp.int32),
@@ -188,13 +202,18 @@ class Decoding:
         rows, place = jnp.arange(len(live)), jnp.where(live, state.lengths, s.max_new_tokens)
         lengths = state.lengths + live
         stopped = state.stopped | (live & (token[:, None] == self._stops).any(axis=1))
+        done, text = state.done | stopped | (lengths >= s.max_new_tokens), state.text
+        if self.strings is not None:
+            text = jnp.where(live, self.strings.step(text, token), text)
+            done |= self.strings.ended(text)
         return state._replace(
             tokens=state.tokens.at[rows, place].set(token, mode="drop"),
             logprobs=state.logprobs.at[rows, place].set(logprob, mode="drop"),
             lengths=lengths,
             stopped=stopped,
-            done=state.done | stopped | (lengths >= s.max_new_tokens),
+            done=done,
             last=jnp.where(live, token, state.last),
+            text=text,
             walk=walk,
         )
 
@@ -218,9 +237,15 @@ def program(graphdef: nnx.GraphDef) -> Callable[..., tuple[Array, ...]]:
     """``generate`` of one model, to be jitted."""
 
     def generate(
-        params: nnx.State, inputs: Any, choices: Choices, drafts: Drafts | None = None, *, settings: Settings
+        params: nnx.State,
+        inputs: Any,
+        choices: Choices,
+        drafts: Drafts | None = None,
+        strings: StopStrings | None = None,
+        *,
+        settings: Settings,
     ) -> tuple[Array, ...]:
-        decoding = Decoding(nnx.merge(graphdef, params), choices, settings, drafts)
+        decoding = Decoding(nnx.merge(graphdef, params), choices, settings, drafts, strings)
         state = decoding.run(decoding.begin(*inputs))
         return state.tokens, state.logprobs, state.lengths, state.stopped, state.passes
 

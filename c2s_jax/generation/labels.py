@@ -12,9 +12,10 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp, softmax
 
+from c2s_jax.generation.decoding import Vocabulary
 from c2s_jax.generation.sampler import check_prompts, padded
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh, batch_sharding
+from c2s_jax.parallel import InMesh, batch_sharding, round_up
 
 
 class LabelScores(NamedTuple):
@@ -70,6 +71,8 @@ class LabelScorer:
         Of a model with ``prefill`` and ``extend``.
     pad_id
         Fills rows after their end.
+    vocab_size
+        Pieces of the tokenizer; ids beyond, rows that pad a checkpoint's table, have no probability. None for all.
     batch_size
         Prompts read at once; raised to a multiple of the devices that share them.
     rows
@@ -78,11 +81,19 @@ class LabelScorer:
         Devices that hold the parameters; rows are spread over its replica and fsdp axes.
     """
 
-    def __init__(self, graphdef: nnx.GraphDef, *, pad_id: int = 0, batch_size: int = 16, rows: int = 256, mesh: Mesh):
-        shards = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.batch_size = -(-batch_size // shards) * shards
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        *,
+        pad_id: int = 0,
+        vocab_size: int | None = None,
+        batch_size: int = 16,
+        rows: int = 256,
+        mesh: Mesh,
+    ):
+        self.batch_size = round_up(batch_size, mesh)
         self.pad_id, self.rows, self.mesh = pad_id, rows, mesh
-        self._jitted = jax.jit(_program(graphdef))
+        self._jitted = jax.jit(_program(graphdef, vocab_size))
         self._run = InMesh(self._jitted, mesh)
 
     @property
@@ -145,11 +156,11 @@ def _label_arrays(labels: Sequence[Sequence[int]], chunk: int, pad_id: int) -> t
     return tokens.reshape(chunks, size, longest), lengths.reshape(chunks, size)
 
 
-def _program(graphdef: nnx.GraphDef) -> Callable[..., Array]:
+def _program(graphdef: nnx.GraphDef, vocab_size: int | None) -> Callable[..., Array]:
     def score(params: nnx.State, prompts: Array, prompt_lengths: Array, labels: Array, lengths: Array) -> Array:
         model = nnx.merge(graphdef, params)
         hidden, kept = model.prefill(prompts, prompt_lengths)
-        first = jax.nn.log_softmax(model.logits(hidden[:, None])[:, 0])
+        first = jax.nn.log_softmax(Vocabulary(vocab_size).candidates((), model.logits(hidden[:, None])[:, 0]))
         n, steps = len(prompts), labels.shape[2] - 1
         at = prompt_lengths[:, None, None] + jnp.arange(steps)
 
@@ -159,7 +170,8 @@ def _program(graphdef: nnx.GraphDef) -> Callable[..., Array]:
             fed, wanted = (jnp.broadcast_to(x, shape).reshape(-1, steps) for x in (tokens[:, :-1], tokens[:, 1:]))
             positions = jnp.broadcast_to(at, shape).reshape(-1, steps)
             states, _ = model.extend(fed, positions, kept)
-            later, _ = token_logprobs(states, model.output_table, wanted, softcap=model.config.final_softcap)
+            head: Any = dict(softcap=model.config.final_softcap, vocab_size=vocab_size)
+            later, _ = token_logprobs(states, model.output_table, wanted, **head)
             later = jnp.where(jnp.arange(steps) < ends[:, None] - 1, later.reshape(shape), 0.0)
             return first[:, tokens[:, 0]] + later.sum(axis=-1)
 

@@ -9,11 +9,12 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike, NDArray
 
+from c2s_jax.generation.cells_grammar import Grammar
 from c2s_jax.generation.decoding import Choices, Settings, Vocabulary, program
 from c2s_jax.generation.drafts import Followed, GeneDrafts
-from c2s_jax.generation.grammar import GeneGrammar
 from c2s_jax.generation.sampling import Sampling
-from c2s_jax.parallel import InMesh, batch_sharding
+from c2s_jax.generation.stop_strings import StopStrings
+from c2s_jax.parallel import InMesh, batch_sharding, round_up
 
 SMALLEST_BUCKET = 32
 
@@ -44,8 +45,8 @@ class Samples(NamedTuple):
     def texts(self, decode: Callable[[list[int]], str], stop_strings: Sequence[str] = ()) -> list[str]:
         """Decoded answers, without the stop token, cut before the first of ``stop_strings``.
 
-        A string may begin and end within tokens; text is looked at, so that no way of writing it is missed. Decoding
-        does not stop for strings: give a token where one ends the answer.
+        A string may begin and end within tokens; text is looked at, so that no way of writing it is missed. Give the
+        same to the sampler, so that rows end there.
         """
         ends = self.lengths - self.stopped
         texts = [decode(row[:end].tolist()) for row, end in zip(self.tokens, ends)]
@@ -85,8 +86,7 @@ class Sampler:
         batch_size: int = 64,
         mesh: Mesh,
     ):
-        self._shards = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.batch_size = self.round_up(batch_size)
+        self.batch_size = round_up(batch_size, mesh)
         self.graphdef, self.stop_ids, self.pad_id, self.mesh = graphdef, tuple(stop_ids), pad_id, mesh
         self._vocabulary = Vocabulary(vocab_size)
         self._jitted = jax.jit(program(graphdef), static_argnames="settings")
@@ -108,8 +108,9 @@ class Sampler:
         seed: int = 0,
         samples_per_prompt: int = 1,
         prompt_ids: ArrayLike | None = None,
-        grammar: GeneGrammar | None = None,
+        grammar: Grammar | None = None,
         drafts: GeneDrafts | None = None,
+        stop_strings: StopStrings | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
         """Generate ``samples_per_prompt`` answers to each prompt.
@@ -133,6 +134,8 @@ class Sampler:
         drafts
             Guesses gene names, so that several tokens come from one pass of the model; the answers are the same. With
             a grammar, they must be drafts of that grammar.
+        stop_strings
+            Ends a row with the token that completes one of these texts.
         progress
             Called with the number of prompts finished in each batch.
 
@@ -154,7 +157,7 @@ class Sampler:
             inputs = padded([prompts[i] for i in chosen], ids[chosen], at_once, self.pad_id)
             on_devices = self.on_devices((*inputs, np.uint32(seed)))
             choices = self.choices(grammar, drafts, np.resize(chosen, at_once))
-            result = self.program(params, on_devices, choices, drafts, settings=settings)
+            result = self.program(params, on_devices, choices, drafts, stop_strings, settings=settings)
             rows = (chosen[:, None] * n + np.arange(n)).reshape(-1)
             for column, values in zip(out, jax.device_get(result)):
                 column[rows] = values[: len(rows)]
@@ -164,15 +167,16 @@ class Sampler:
 
     def prompts_at_once(self, samples_per_prompt: int) -> int:
         """Prompts that are answered together."""
-        return max(self.batch_size // samples_per_prompt // self._shards, 1) * self._shards
+        parts = round_up(1, self.mesh)
+        return max(self.batch_size // samples_per_prompt // parts, 1) * parts
 
-    def choices(self, grammar: GeneGrammar | None, drafts: GeneDrafts | None, prompts: NDArray) -> Choices:
+    def choices(self, grammar: Grammar | None, drafts: GeneDrafts | None, prompts: NDArray) -> Choices:
         """What may come next in answers to some of the prompts, by number."""
         if grammar is not None:
             return grammar.of_prompts(prompts)
         return self._vocabulary if drafts is None else Followed(drafts, self._vocabulary)
 
-    def check(self, grammar: GeneGrammar | None, drafts: GeneDrafts | None, prompts: int) -> None:
+    def check(self, grammar: Grammar | None, drafts: GeneDrafts | None, prompts: int) -> None:
         """Refuse a grammar for other prompts or whose end does not stop an answer, and drafts of another grammar."""
         if grammar is None:
             return
@@ -187,10 +191,6 @@ class Sampler:
         """Arrays of rows spread over the devices, the seed on all."""
         whole = NamedSharding(self.mesh, PartitionSpec())
         return jax.device_put(inputs, tuple(batch_sharding(self.mesh) if np.ndim(x) else whole for x in inputs))
-
-    def round_up(self, rows: int) -> int:
-        """The next multiple of the devices that share rows."""
-        return -(-rows // self._shards) * self._shards
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

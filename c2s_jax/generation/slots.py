@@ -10,13 +10,14 @@ from flax import nnx
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike, NDArray
 
+from c2s_jax.generation.cells_grammar import Grammar
 from c2s_jax.generation.decoding import Choices, Decoding, Drafts, Settings, State
 from c2s_jax.generation.drafts import GeneDrafts
-from c2s_jax.generation.grammar import GeneGrammar
 from c2s_jax.generation.sampler import Sampler, Samples, bucket, check_prompts, empty_samples, padded
 from c2s_jax.generation.sampling import Sampling
+from c2s_jax.generation.stop_strings import StopStrings
 from c2s_jax.models.cache import Cache, KeyValues, LayerCache
-from c2s_jax.parallel import InMesh
+from c2s_jax.parallel import InMesh, round_up
 
 
 class SlotSampler:
@@ -38,7 +39,7 @@ class SlotSampler:
 
     def __init__(self, sampler: Sampler, *, passes: int = 16, admit: int = 4):
         self._sampler, self._passes = sampler, passes
-        self._admitted = min(sampler.round_up(admit), sampler.batch_size)
+        self._admitted = min(round_up(admit, sampler.mesh), sampler.batch_size)
         begin, run = _programs(sampler.graphdef)
         static: Any = dict(static_argnames=("settings", "passes"))
         self._begin = InMesh(jax.jit(begin, static_argnames="settings"), sampler.mesh)
@@ -54,8 +55,9 @@ class SlotSampler:
         sampling: Sampling = Sampling(),
         seed: int = 0,
         prompt_ids: ArrayLike | None = None,
-        grammar: GeneGrammar | None = None,
+        grammar: Grammar | None = None,
         drafts: GeneDrafts | None = None,
+        stop_strings: StopStrings | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
         """One answer a prompt; see ``Sampler.__call__``."""
@@ -69,7 +71,8 @@ class SlotSampler:
             rows = self._admitted
             inputs = padded([prompts[i] for i in numbers], ids[numbers], rows, s.pad_id, longest)
             choices = s.choices(grammar, drafts, np.resize(numbers, rows))
-            return self._begin(params, s.on_devices((*inputs, np.uint32(seed))), choices, settings=settings)
+            inputs = s.on_devices((*inputs, np.uint32(seed)))
+            return self._begin(params, inputs, choices, stop_strings, settings=settings)
 
         out, queue = empty_samples(len(prompts), max_new_tokens, s.pad_id), list(range(len(prompts)))
         owner = np.full(s.batch_size, -1)  # the prompt in each row
@@ -85,7 +88,7 @@ class SlotSampler:
                 state = self._place(_vacant(fresh, s.batch_size) if state is None else state, fresh, slots)
             assert state is not None
             choices = s.choices(grammar, drafts, np.zeros(1, np.int64))
-            state = self._run(params, state, choices, drafts, settings=settings, passes=self._passes)
+            state = self._run(params, state, choices, drafts, stop_strings, settings=settings, passes=self._passes)
             finished = np.flatnonzero(np.asarray(state.done) & (owner >= 0))
             _collect(out, state, finished, owner[finished])
             owner[finished] = -1
@@ -102,13 +105,22 @@ def _collect(out: Samples, state: State, rows: NDArray, prompts: NDArray) -> Non
 
 
 def _programs(graphdef: nnx.GraphDef) -> tuple[Callable[..., State], Callable[..., State]]:
-    def begin(params: nnx.State, inputs: Any, choices: Choices, *, settings: Settings) -> State:
-        return Decoding(nnx.merge(graphdef, params), choices, settings).begin(*inputs)
+    def begin(
+        params: nnx.State, inputs: Any, choices: Choices, strings: StopStrings | None, *, settings: Settings
+    ) -> State:
+        return Decoding(nnx.merge(graphdef, params), choices, settings, strings=strings).begin(*inputs)
 
     def run(
-        params: nnx.State, state: State, choices: Choices, drafts: Drafts | None, *, settings: Settings, passes: int
+        params: nnx.State,
+        state: State,
+        choices: Choices,
+        drafts: Drafts | None,
+        strings: StopStrings | None,
+        *,
+        settings: Settings,
+        passes: int,
     ) -> State:
-        return Decoding(nnx.merge(graphdef, params), choices, settings, drafts).run(state, passes)
+        return Decoding(nnx.merge(graphdef, params), choices, settings, drafts, strings).run(state, passes)
 
     return begin, run
 
@@ -157,6 +169,7 @@ _ROWS = (
     "passes",
     "done",
     "last",
+    "text",
     "prompt_lengths",
     "keys",
     "walk",

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from c2s_jax.inference.batches import BATCH_SIZE, by_length, padded
-from c2s_jax.parallel import activation_rules, batch_sharding
+from c2s_jax.parallel import activation_rules, batch_sharding, round_up
 
 Pooling = Literal["mean", "last"]
 
@@ -29,8 +29,7 @@ class Pooler:
     """
 
     def __init__(self, graphdef: nnx.GraphDef, *, pad_id: int, mesh: Mesh, skip: int = 0, batch_size: int = BATCH_SIZE):
-        shards = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.batch_size = -(-batch_size // shards) * shards
+        self.batch_size = round_up(batch_size, mesh)
         self._pad_id, self._mesh, self._rows = pad_id, mesh, batch_sharding(mesh)
         self._run = jax.jit(partial(_pool, graphdef, skip), static_argnames=("layer", "pooling"))
 

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from c2s_jax.ops.constrain import constrain, shards, time_parts
 
 CHUNK_LOGITS = 1 << 24  # that a device makes at once: 64 MiB in float32
 CHUNK_TOKENS = 512  # at least; every chunk reads the table and adds to its gradient
+PADDING = -1.0e9  # logit of a row that is no token; its square is finite in float32
 
 
 def token_logprobs(
@@ -21,6 +22,7 @@ def token_logprobs(
     *,
     softcap: float | None = None,
     temperature: float = 1.0,
+    vocab_size: int | None = None,
     chunk: int | None = None,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Log-probability of each target token and entropy of its distribution.
@@ -42,6 +44,8 @@ def token_logprobs(
         Final logit soft cap, or None.
     temperature
         Divides the capped logits: the log-probabilities are those of sampling at this temperature.
+    vocab_size
+        Tokens that there are; rows of the table beyond, which pad it, have no probability. None for all.
     chunk
         Time steps a chunk; by default as many as make 16M logits a device, or 512 tokens where that is more.
 
@@ -61,7 +65,8 @@ def token_logprobs(
     if padding := -T % chunk:
         hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
         targets = jnp.pad(targets, ((0, 0), (0, padding)))
-    logprob, entropy = _chunked(hidden, table, targets, softcap, temperature, chunk)
+    head = _Head(softcap, temperature, vocab_size)
+    logprob, entropy = _chunked(hidden, table, targets, head, chunk)
     return logprob[:, :T], entropy[:, :T]
 
 
@@ -79,25 +84,34 @@ def _unchunk(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1, *x.shape[4:])
 
 
-def _logits(hidden: Array, table: Array, softcap: float | None, temperature: float) -> Array:
-    logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
-    logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
-    return logits if temperature == 1 else logits / temperature
+class _Head(NamedTuple):
+    """What happens to the products of hidden states and table."""
+
+    softcap: float | None
+    temperature: float
+    vocab_size: int | None
+
+    def logits(self, hidden: Array, table: Array) -> Array:
+        logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
+        logits = logits if self.softcap is None else self.softcap * jnp.tanh(logits / self.softcap)
+        logits = logits if self.temperature == 1 else logits / self.temperature
+        rows = table.shape[0]
+        if self.vocab_size is None or self.vocab_size == rows:
+            return logits
+        return jnp.where(jnp.arange(rows) < self.vocab_size, logits, PADDING)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _chunked(
-    hidden: Array, table: Array, targets: Array, softcap: float | None, temperature: float, chunk: int
-) -> tuple[Array, Array]:
-    return _forward(hidden, table, targets, softcap, temperature, chunk)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _chunked(hidden: Array, table: Array, targets: Array, head: _Head, chunk: int) -> tuple[Array, Array]:
+    return _forward(hidden, table, targets, head, chunk)[0]
 
 
-def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None, temperature: float, chunk: int) -> Any:
+def _forward(hidden: Array, table: Array, targets: Array, head: _Head, chunk: int) -> Any:
     table = constrain(table, "loss_vocab", None)
 
     def one(xs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         h, t = _to_all(*xs)
-        logits = constrain(_logits(h, table, softcap, temperature), "loss_batch", None, "loss_vocab")
+        logits = constrain(head.logits(h, table), "loss_batch", None, "loss_vocab")
         logsumexp = jax.nn.logsumexp(logits, axis=-1)
         expected = jnp.sum(jnp.exp(logits - logsumexp[..., None]) * logits, axis=-1)
         target = jnp.sum(jnp.where(t[..., None] == jnp.arange(table.shape[0]), logits, 0.0), axis=-1)
@@ -108,23 +122,21 @@ def _forward(hidden: Array, table: Array, targets: Array, softcap: float | None,
     return (logprob, entropy), (hidden, table, targets, logsumexp, entropy)
 
 
-def _backward(
-    softcap: float | None, temperature: float, chunk: int, residuals: Any, cotangents: tuple[Array, Array]
-) -> Any:
+def _backward(head: _Head, chunk: int, residuals: Any, cotangents: tuple[Array, Array]) -> Any:
     hidden, table, targets, logsumexp, entropy = residuals
     d_logprob, d_entropy = cotangents
     replicas = shards("loss_batch")
 
     def one(d_table: Array, xs: Any) -> tuple[Array, Array]:
         h, t, lse, ent, dlp, dent = _to_all(*xs)
-        logits = constrain(_logits(h, table, softcap, temperature), "loss_batch", None, "loss_vocab")
+        logits = constrain(head.logits(h, table), "loss_batch", None, "loss_vocab")
         log_p = logits - lse[..., None]
         d = -jnp.exp(log_p) * (dlp[..., None] + dent[..., None] * (log_p + ent[..., None]))
         d += jnp.where(t[..., None] == jnp.arange(table.shape[0]), dlp[..., None], 0.0)
-        if softcap is not None:
-            d *= 1.0 - jnp.square(temperature * logits / softcap)
-        if temperature != 1:
-            d /= temperature
+        if head.softcap is not None:
+            d *= 1.0 - jnp.square(head.temperature * logits / head.softcap)
+        if head.temperature != 1:
+            d /= head.temperature
         d = d.astype(h.dtype)
         # A sum for each replica, added up after the last chunk: adding here would be an all-reduce for every chunk.
         # Rows and time as one: of a sum over both, XLA for CPUs makes a transposed copy of the logits first.

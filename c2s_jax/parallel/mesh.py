@@ -36,6 +36,12 @@ def batch_parts(shape: Mapping[str, int], devices: int) -> int:
     return sizes["replica"] * sizes["fsdp"]
 
 
+def round_up(rows: int, mesh: Mesh) -> int:
+    """The next multiple of the devices that split the rows of a batch."""
+    parts = mesh.shape["replica"] * mesh.shape["fsdp"]
+    return -(-rows // parts) * parts
+
+
 def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Build the mesh of ``mesh_sizes``, which see for errors, by default from all devices."""
     devices = list(devices or jax.devices())

@@ -35,6 +35,16 @@ def test_scores_equal_full_passes(model: TinyModel, prompts: list[NDArray], want
     assert scorer.compiled == 1
 
 
+def test_rows_that_pad_the_table(model: TinyModel, prompts: list[NDArray], teacher: Teacher) -> None:
+    """Of 64 rows 50 are tokens: the others take no share of the probability."""
+    found = LabelScorer(model[0], vocab_size=50, batch_size=2, rows=4, mesh=one_device())(model[1], prompts, LABELS)
+    for i, prompt in enumerate(prompts):
+        for j, label in enumerate(LABELS):
+            logits = teacher(np.array([*prompt, *label]))[len(prompt) - 1 : -1, :50]
+            wanted = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(label)), label].sum()
+            np.testing.assert_allclose(found.logprobs[i, j], wanted, rtol=0, atol=1e-4)
+
+
 def test_spread_over_devices(model: TinyModel, prompts: list[NDArray], wanted: NDArray) -> None:
     mesh = make_mesh({"fsdp": 4, "tensor": 2}, jax.devices()[:8])
     params = jax.device_put(model[1], parameter_shardings(model[1], mesh))

@@ -58,6 +58,20 @@ def test_values_and_gradients(chunk: int | None, softcap: float | None, temperat
             np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_rows_that_pad_the_table(softcap: float | None) -> None:
+    """As if they were not there: no probability, no gradient."""
+    hidden, table, targets = inputs()
+    real, targets = V - 7, targets % (V - 7)
+    wanted, pull_wanted = jax.vjp(lambda h, w: whole(h, w[:real], targets, softcap, 0.8), hidden, table)
+    options: Any = dict(softcap=softcap, temperature=0.8, vocab_size=real, chunk=5)
+    found, pull = jax.vjp(lambda h, w: token_logprobs(h, w, targets, **options), hidden, table)
+    cotangents = tuple(np.random.default_rng(1).normal(size=(2, B, T)).astype(np.float32))
+    for x, y in zip((*found, *pull(cotangents)), (*wanted, *pull_wanted(cotangents))):
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+    assert np.abs(whole(hidden, table, targets, softcap, 0.8)[0] - wanted[0]).max() > 0.01
+
+
 def test_extreme_logits_stay_finite() -> None:
     hidden, table, targets = inputs()
     logprob, entropy = token_logprobs(hidden * 1e3, table, targets, chunk=5)
