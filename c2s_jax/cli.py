@@ -38,6 +38,7 @@ def annotate(arguments: argparse.Namespace) -> None:
         lines = Path(arguments.labels_file).read_text("utf-8").splitlines()
         labels = [line.strip() for line in lines if line.strip()]
     options = dict(free_text=arguments.free_text, n_prompts=arguments.n_prompts, ontology=arguments.ontology)
+    options |= dict(temperature=arguments.temperature)
     key = arguments.key
 
     def run(model: "Model", adata: "ad.AnnData", resume: Path) -> list[str]:
@@ -70,6 +71,7 @@ def generate(arguments: argparse.Namespace) -> None:
         arguments.cell_type,
         arguments.n,
         like=_read(arguments.file) if arguments.file else None,
+        drafts=arguments.drafts,
         **{name: reading[name] for name in ("n_genes", "organism", "fields", "prompts")},
         **_sampling(arguments),
     )
@@ -83,7 +85,7 @@ def perturb(arguments: argparse.Namespace) -> None:
 
     target, parts = check_target(arguments.output), _parts(arguments)
     model, adata = _load(arguments), _read(arguments.file)
-    options = dict(resume=parts, **_sampling(arguments), **_reading(arguments))
+    options = dict(resume=parts, drafts=arguments.drafts, **_sampling(arguments), **_reading(arguments))
     made = model.perturb(adata, arguments.perturbation, **options)
     write_new(made, target)
     shutil.rmtree(parts)
@@ -214,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--labels-file", metavar="FILE", help="candidates, one a line")
     made.add_argument("--free-text", action="store_true", help="let the model answer in its own words")
     made.add_argument("--n-prompts", type=int, default=1, help="wordings to average over (%(default)s)")
+    made.add_argument("--temperature", type=float, default=1.0, help="of probabilities, as `calibrate` fits it")
     made.add_argument("--ontology", metavar="cl.obo", help="Cell Ontology: add its ids")
     made.add_argument("--key", default="c2s_cell_type", help="column of obs to write (%(default)s)")
 
@@ -228,10 +231,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cell-type", nargs="+", required=True, metavar="TYPE")
     made.add_argument("-n", type=int, default=1, help="cells a type (%(default)s)")
     _drawing(made, 1.0)
+    made.add_argument("--drafts", action="store_true", help="guess names, check several tokens at once: same cells")
 
     made = command(perturb, file="1")
     made.add_argument("--perturbation", required=True, help="as the model knows it, e.g. IFN-beta")
     _drawing(made, 1.0)
+    made.add_argument("--drafts", action="store_true", help="guess names, check several tokens at once: same cells")
 
     for run, n_cells, tokens in ((ask, 10, 128), (caption, 2, 128), (describe, 10, 256)):
         made = command(run, file="1", output=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from c2s_jax.cells.rank_expression import RankExpression
 from c2s_jax.cells.vocabulary import GeneVocabulary
 from c2s_jax.data import corpus_format as fmt
 from c2s_jax.data.cell_source import Cell, CellBlock, CellSource
@@ -117,6 +118,11 @@ class Corpus:
     @cached_property
     def datasets(self) -> list[dict[str, Any]]:
         return self._lines(fmt.DATASETS_FILE)
+
+    @property
+    def rank_expressions(self) -> list[RankExpression]:
+        """The rank→expression line of each data set."""
+        return [RankExpression(**d["rank_expression"]) for d in self.datasets]
 
     @cached_property
     def questions(self) -> list[Question]:

@@ -163,7 +163,7 @@ class Populations:
 
 def rank_expressions(corpus: Corpus) -> list[RankExpression]:
     """The rank→expression line of each data set of a corpus."""
-    return [RankExpression(**d["rank_expression"]) for d in corpus.datasets]
+    return corpus.rank_expressions
 
 
 def populations(context: Context, split: str, found: Generated, *, components: int, seed: int) -> Populations:

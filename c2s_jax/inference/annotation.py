@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -29,6 +29,7 @@ def annotate(
     *,
     free_text: bool,
     n_prompts: int,
+    temperature: float,
     ontology: CellOntology | str | Path | None,
     key_added: str,
     resume: Any,
@@ -37,12 +38,16 @@ def annotate(
 ) -> None:
     """See ``Model.annotate``."""
     terms = CellOntology.load(ontology) if isinstance(ontology, str | Path) else ontology
-    chosen = None if free_text else _labels(model, labels)
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature={temperature} must be a positive number; see calibrate")
+    chosen = None if free_text else candidates(model, labels)
     warn_untrained(model, TASK)
     if chosen is None:
+        if temperature != 1:
+            raise ValueError("temperature calibrates probabilities of labels; answers in free text have none")
         _free(model, adata, n_prompts, key_added, resume, progress, reading)
     else:
-        _closed(model, adata, chosen, n_prompts, key_added, resume, progress, reading)
+        _closed(model, adata, chosen, n_prompts, temperature, key_added, resume, progress, reading)
     if terms is not None:
         _add_terms(adata, key_added, terms)
 
@@ -56,7 +61,7 @@ def _add_terms(adata: ad.AnnData, key_added: str, terms: CellOntology) -> None:
         adata.obs[f"{key_added}_{name}"] = pd.Categorical(column)
 
 
-def _labels(model: LanguageModel, labels: Sequence[str] | None) -> list[str] | None:
+def candidates(model: LanguageModel, labels: Sequence[str] | None) -> list[str] | None:
     """Candidates without repetition; None where nothing gives any."""
     if isinstance(labels, str):
         raise TypeError(f"labels must be a list of cell types, not the text {labels!r}")
@@ -69,16 +74,35 @@ def _labels(model: LanguageModel, labels: Sequence[str] | None) -> list[str] | N
     return found
 
 
-def _closed(
+class Scored(NamedTuple):
+    """Candidates' scores of C cells; NaN for cells without a gene of the model.
+
+    Attributes
+    ----------
+    logprobs
+        float32 [C, L], normalised over the candidates.
+    mass
+        float32 [C], probability that the model gives to the candidates together.
+    inquiry, settings
+        What was asked, and what else the scores depend on.
+    """
+
+    logprobs: NDArray
+    mass: NDArray
+    inquiry: Inquiry
+    settings: dict[str, Any]
+
+
+def score(
     model: LanguageModel,
     adata: ad.AnnData,
     labels: list[str],
     n_prompts: int,
-    key_added: str,
     resume: Any,
     progress: bool,
     reading: dict[str, Any],
-) -> None:
+) -> Scored:
+    """Score all candidates for all cells."""
     room = max(map(len, model.answer_tokens(labels))) + 4
     inquiry = Inquiry(model, adata, TASK, room=room, n_prompts=n_prompts, **reading)
     answers = [model.answer_tokens(response_texts(template, labels)) for template in inquiry.templates]
@@ -101,12 +125,30 @@ def _closed(
     ):
         if len(rows):
             logprobs[block.start + rows], mass[block.start + rows] = found["logprobs"], found["mass"]
+    return Scored(logprobs, mass, inquiry, settings)
+
+
+def _closed(
+    model: LanguageModel,
+    adata: ad.AnnData,
+    labels: list[str],
+    n_prompts: int,
+    temperature: float,
+    key_added: str,
+    resume: Any,
+    progress: bool,
+    reading: dict[str, Any],
+) -> None:
+    logprobs, mass, inquiry, settings = score(model, adata, labels, n_prompts, resume, progress, reading)
+    if temperature != 1:
+        logprobs = log_softmax(logprobs.astype(np.float64) / temperature, axis=1).astype(np.float32)
     there = ~np.isnan(mass)
     best = np.where(there, np.argmax(np.nan_to_num(logprobs, nan=-np.inf), axis=1), -1)
     adata.obs[key_added] = pd.Categorical.from_codes(best, categories=labels)
     adata.obs[f"{key_added}_logprob"] = np.where(there, logprobs[np.arange(adata.n_obs), best], np.nan)
     adata.obs[f"{key_added}_mass"] = mass
     adata.obsm[f"{key_added}_probabilities"] = np.exp(logprobs)
+    settings |= {"temperature": temperature}
     _record(inquiry, adata, settings | reading, labels=np.array(labels, dtype=object), key_added=key_added)
 
 

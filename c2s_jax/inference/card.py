@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from c2s_jax.cells import CellDataError, GeneVocabulary, RankExpression
 from c2s_jax.data import Corpus
@@ -15,6 +16,7 @@ from c2s_jax.data.corpus_format import FIELDS
 
 FILE = "c2s.json"
 VERSION = 1
+COUNTED_CELLS = 4_096  # whose genes are counted, spread over the training cells
 MOST_VALUES = 2_000  # of a field that are listed; a field with more (donors of an atlas) is no closed set
 
 
@@ -38,6 +40,9 @@ class ModelCard:
         Tokens it can read at once.
     prompts
         Source of the templates it was trained with, see ``tasks.load_templates``.
+    gene_counts
+        In how many sentences of (some) training cells each gene stood, int32 [len(genes)]: what drafts of names are
+        made of. None in cards of older versions.
     """
 
     genes: GeneVocabulary
@@ -47,6 +52,7 @@ class ModelCard:
     n_genes: int
     context: int
     prompts: str = "c2s_jax"
+    gene_counts: NDArray[np.int32] | None = None
 
     def expression(self, dataset: str | None = None) -> RankExpression:
         """The rank→expression line of a data set; without a name, of the one that most entries were fitted on.
@@ -73,6 +79,7 @@ class ModelCard:
             "values": {name: list(values) for name, values in self.values.items()},
             "rank_expression": {name: line.to_dict() for name, line in self.rank_expression.items()},
             "genes": list(self.genes.names),
+            "gene_counts": None if self.gene_counts is None else self.gene_counts.tolist(),
         }
 
     @staticmethod
@@ -86,8 +93,22 @@ class ModelCard:
             order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i] and str(found[i]).strip()]
             if order and len(order) <= MOST_VALUES:
                 values[name] = tuple(str(found[i]) for i in order)
-        lines = {d["name"]: RankExpression(**d["rank_expression"]) for d in corpus.datasets}
-        return ModelCard(corpus.genes, values, lines, tasks, n_genes, context, prompts)
+        lines = dict(zip((d["name"] for d in corpus.datasets), corpus.rank_expressions))
+        return ModelCard(corpus.genes, values, lines, tasks, n_genes, context, prompts, _gene_counts(corpus, n_genes))
+
+
+def _gene_counts(corpus: Corpus, n_genes: int) -> NDArray[np.int32]:
+    """Genes among the first ``n_genes`` of training cells."""
+    cells = corpus.cells("train")
+    found = cells.take(np.unique(np.linspace(0, len(cells) - 1, min(len(cells), COUNTED_CELLS)).astype(np.int64)))
+    rank = np.arange(len(found.genes)) - np.repeat(found.indptr[:-1], np.diff(found.indptr))
+    return np.bincount(found.genes[rank < n_genes], minlength=len(corpus.genes)).astype(np.int32)
+
+
+def _counts(found: list[int] | None, genes: int) -> NDArray[np.int32] | None:
+    if found is not None and len(found) != genes:
+        raise ValueError(f"it has gene_counts of {len(found):,} genes, and {genes:,} genes")
+    return None if found is None else np.array(found, np.int32)
 
 
 def write_card(card: ModelCard, folder: str | Path) -> None:
@@ -121,6 +142,7 @@ def read_card(folder: str | Path) -> ModelCard | None:
             n_genes=int(found["n_genes"]),
             context=int(found["context"]),
             prompts=found["prompts"],
+            gene_counts=_counts(found.get("gene_counts"), len(found["genes"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError, CellDataError) as error:
         raise ValueError(f"{path} cannot be used: {error!r}. Convert the model again (c2s_jax.convert)") from error

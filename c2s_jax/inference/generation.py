@@ -43,6 +43,7 @@ def generate(
     like: ad.AnnData | None,
     dataset: str | None,
     constrain: bool,
+    drafts: bool,
     progress: bool,
 ) -> ad.AnnData:
     """See ``Model.generate``."""
@@ -70,15 +71,15 @@ def generate(
         n_genes=n_genes,
     )
     sampling = Sampling(temperature=temperature, top_p=top_p)
-    grammar = model.grammar(vocabulary, n_genes) if constrain else None
-    answers = _samples(model, found.tokens, counts, room, progress, sampling=sampling, seed=seed, grammar=grammar)
+    how = _writing(model, vocabulary, n_genes, constrain, drafts)
+    answers = _samples(model, found.tokens, counts, room, progress, sampling=sampling, seed=seed, **how)
     types = np.repeat(names, counts).tolist()
     obs = pd.DataFrame({"cell_type": pd.Categorical(types)}, index=[f"c2s_{i}" for i in range(len(types))])
     for name, text in told.items():
         obs[name] = pd.Categorical([text] * len(obs))
     out = _cells(answers, obs, vocabulary, line, n_genes)
     settings = dict(n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, fields=told, dataset=dataset)
-    settings["constrain"] = constrain
+    settings |= dict(constrain=constrain, drafts=drafts)
     record(out, "generate", model, prompts=[template.model_input], settings=settings, rank_expression=line.to_dict())
     return out
 
@@ -93,6 +94,7 @@ def perturb(
     seed: int,
     dataset: str | None,
     constrain: bool,
+    drafts: bool,
     resume: Any,
     progress: bool,
     **reading: Any,
@@ -114,10 +116,10 @@ def perturb(
     )
     inquiry.perturbation, inquiry.answer_genes = perturbation, n_genes
     sampling = Sampling(temperature=temperature, top_p=top_p)
-    grammar = model.grammar(vocabulary, n_genes) if constrain else None
+    how = _writing(model, vocabulary, n_genes, constrain, drafts)
 
     def compute(rows: NDArray, asked: list[list[NDArray]], advance: Callable[[int], None]) -> dict[str, NDArray]:
-        options = dict(seed=seed, prompt_ids=rows, grammar=grammar, progress=advance)
+        options = dict(seed=seed, prompt_ids=rows, progress=advance, **how)
         samples = model.sample(asked[0], room, sampling, **options)
         return {"texts": np.array(samples.texts(model.tokenizer.decode), dtype=np.str_)}
 
@@ -204,6 +206,17 @@ def _tokens_of(lengths: NDArray, n_genes: int) -> int:
     """Tokens that ``n_genes`` names, a period and the end may take: their mean and three standard deviations."""
     need = n_genes * lengths.mean() + 3 * np.sqrt(n_genes) * lengths.std() + 2
     return int(-(-need // 32) * 32)
+
+
+def _writing(
+    model: LanguageModel, vocabulary: GeneVocabulary, n_genes: int, constrain: bool, drafts: bool
+) -> dict[str, Any]:
+    """The sampler's grammar and drafts; answers do not depend on the latter."""
+    if not (constrain or drafts):
+        return {}
+    grammar = model.grammar(vocabulary, n_genes)
+    guesses = model.drafts(vocabulary, grammar) if drafts else None
+    return {"grammar": grammar if constrain else None, "drafts": guesses}
 
 
 def _samples(

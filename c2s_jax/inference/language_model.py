@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from c2s_jax.cells import GeneVocabulary
 from c2s_jax.data import Formatter
-from c2s_jax.generation import GeneGrammar, LabelScorer, Sampler, Samples, Sampling, answer_tokens
+from c2s_jax.generation import (
+    GeneDrafts,
+    GeneGrammar,
+    LabelScorer,
+    Sampler,
+    Samples,
+    Sampling,
+    StopStrings,
+    answer_tokens,
+)
 from c2s_jax.inference.adapters import Adapters
 from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.card import ModelCard
@@ -72,6 +81,7 @@ class LanguageModel(Adapters):
         self.context = context or (card.context if card else DEFAULT_CONTEXT)
         self._formatters: dict[GeneVocabulary, Formatter] = {}
         self._grammars: dict[tuple[GeneVocabulary, int], GeneGrammar] = {}
+        self._drafted: tuple[GeneGrammar, GeneDrafts] | None = None
         self._lock = RLock()
 
     def __repr__(self) -> str:
@@ -92,6 +102,7 @@ class LanguageModel(Adapters):
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
+        stop_strings: Sequence[str] = (),
     ) -> list[str]:
         """Continue each prompt until a stop token or ``max_new_tokens``; the prompt is not repeated.
 
@@ -105,13 +116,17 @@ class LanguageModel(Adapters):
             How a token is drawn (``generation.Sampling``); by default the most probable one.
         seed
             Of the draws; an answer depends on it and on the prompt's place in the list.
+        stop_strings
+            Texts that end an answer, too; it is cut before the first.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list of texts, not one text")
         bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         tokens = [np.array(bos + ids, np.int32) for ids in self.tokenizer.encode_batch(prompts)]
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-        return self.sample(tokens, max_new_tokens, sampling, seed=seed).texts(self.tokenizer.decode)
+        stops = StopStrings.build(self.tokenizer, stop_strings) if stop_strings else None
+        found = self.sample(tokens, max_new_tokens, sampling, seed=seed, stop_strings=stops)
+        return found.texts(self.tokenizer.decode, stop_strings)
 
     def sample(
         self,
@@ -150,6 +165,26 @@ class LanguageModel(Adapters):
                 self._grammars[vocabulary, n_genes] = made
             return self._grammars[vocabulary, n_genes]
 
+    def drafts(self, vocabulary: GeneVocabulary, grammar: GeneGrammar) -> GeneDrafts:
+        """Guesses of the names that training cells have most, for lists that follow ``grammar``.
+
+        Raises
+        ------
+        ValueError
+            If the model does not know how frequent its genes are.
+        """
+        if self.card is None or self.card.gene_counts is None or vocabulary != self.card.genes:
+            raise ValueError(
+                "names are drafted by their frequency in training, which this model does not bring (gene_counts in a "
+                "c2s.json beside its weights, written by c2s_jax.convert); generate with drafts=False"
+            )
+        with self._lock:
+            if self._drafted is None or self._drafted[0] is not grammar:
+                table, counts = self.formatter(vocabulary).table, self.card.gene_counts
+                made = GeneDrafts.build(table, grammar, counts, vocab_size=self.config.vocab_size)
+                self._drafted = grammar, made
+            return self._drafted[1]
+
     def formatter(self, vocabulary: GeneVocabulary) -> Formatter:
         """Writes prompts with these genes; the last few are kept."""
         with self._lock:
@@ -177,7 +212,8 @@ class LanguageModel(Adapters):
     @cached_property
     def scorer(self) -> LabelScorer:
         """Scores given answers."""
-        return LabelScorer(self.graphdef, pad_id=self.tokenizer.pad_id, mesh=self.mesh)
+        t = self.tokenizer
+        return LabelScorer(self.graphdef, pad_id=t.pad_id, vocab_size=t.vocab_size, mesh=self.mesh)
 
     @cached_property
     def pooler(self) -> Pooler:

@@ -7,13 +7,13 @@ from typing import Any, Unpack
 import anndata as ad
 
 from c2s_jax.cells.ontology import CellOntology
-from c2s_jax.inference import annotation, embeddings, generation, questions
+from c2s_jax.inference import annotation, calibration, embeddings, generation
+from c2s_jax.inference.asking import Asking
 from c2s_jax.inference.inquiry import Reading
-from c2s_jax.inference.language_model import LanguageModel
 from c2s_jax.inference.pooling import Pooling
 
 
-class Model(LanguageModel):
+class Model(Asking):
     """A language model of cells, ready for use; ``c2s_jax.load`` makes one.
 
     Functions take an AnnData and write into it, as scanpy's do; with ``copy=True`` they return a changed copy instead.
@@ -28,6 +28,7 @@ class Model(LanguageModel):
         *,
         free_text: bool = False,
         n_prompts: int = 1,
+        temperature: float = 1.0,
         ontology: CellOntology | str | Path | None = None,
         key_added: str = "c2s_cell_type",
         resume: str | Path | None = None,
@@ -50,6 +51,9 @@ class Model(LanguageModel):
             Let the model write its answer, whatever ``labels`` could be.
         n_prompts
             Wordings to ask each cell with; their probabilities are averaged.
+        temperature
+            Of the candidates' probabilities, which become ``p ** (1 / temperature)``, normalised: what ``calibrate``
+            gave on cells whose types are known. 1 leaves the model's own.
         ontology
             The Cell Ontology or its file (``cl.obo``): answers get its ids and labels, too.
         key_added
@@ -86,10 +90,47 @@ class Model(LanguageModel):
         """
         adata, out = _target(adata, copy)
         options: dict[str, Any] = dict(free_text=free_text, n_prompts=n_prompts, ontology=ontology)
+        options |= dict(temperature=temperature)
         options |= dict(key_added=key_added, resume=resume, progress=progress)
         with self._lock:
             annotation.annotate(self, adata, labels, **options, **reading)
         return out
+
+    def calibrate(
+        self,
+        adata: ad.AnnData,
+        truth: str,
+        labels: Sequence[str] | None = None,
+        *,
+        n_prompts: int = 1,
+        resume: str | Path | None = None,
+        progress: bool = True,
+        **reading: Unpack[Reading],
+    ) -> float:
+        """Fit the temperature for ``annotate`` on cells whose types are known, e.g. a validation split.
+
+        Parameters
+        ----------
+        adata
+            Cells that are not those to annotate, nor any the model was trained on.
+        truth
+            Column of ``obs`` with their types, spelt as the candidates.
+        labels, n_prompts, resume, progress, **reading
+            As for ``annotate``; give the same in both.
+
+        Returns
+        -------
+        The temperature at which the known types are most probable (Guo et al. 2017, arXiv:1706.04599); above 1 where
+        the model is too sure of itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column, or no cell's type is a candidate.
+        """
+        options: dict[str, Any] = dict(n_prompts=n_prompts, resume=resume, progress=progress)
+        with self._lock:
+            return calibration.calibrate(self, adata, truth, labels, **options, **reading)
 
     def embed(
         self,
@@ -179,6 +220,7 @@ class Model(LanguageModel):
         like: ad.AnnData | None = None,
         dataset: str | None = None,
         constrain: bool = True,
+        drafts: bool = False,
         progress: bool = True,
     ) -> ad.AnnData:
         """Make new cells of a type.
@@ -202,6 +244,9 @@ class Model(LanguageModel):
         constrain
             Write nothing but names of the model's genes, each once, and ``n_genes`` of them. Without it the model
             writes what it likes, for as long as it likes.
+        drafts
+            Guess names and have the model check several tokens in a pass (speculative decoding). The cells are the
+            same; whether it is faster hangs on the machine and the number of cells, see docs/generation.md.
         progress
             Show a bar.
 
@@ -215,7 +260,7 @@ class Model(LanguageModel):
             n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, organism=organism
         )
         options |= dict(fields=fields, prompts=prompts, like=like, dataset=dataset)
-        options |= dict(constrain=constrain, progress=progress)
+        options |= dict(constrain=constrain, drafts=drafts, progress=progress)
         with self._lock:
             return generation.generate(self, cell_type, n, **options)
 
@@ -229,6 +274,7 @@ class Model(LanguageModel):
         seed: int = 0,
         dataset: str | None = None,
         constrain: bool = True,
+        drafts: bool = False,
         resume: str | Path | None = None,
         progress: bool = True,
         **reading: Unpack[Reading],
@@ -244,7 +290,7 @@ class Model(LanguageModel):
             Unperturbed cells.
         perturbation
             As the model knows it, e.g. ``"IFN-beta"``.
-        temperature, top_p, seed, dataset, constrain
+        temperature, top_p, seed, dataset, constrain, drafts
             As for ``generate``.
         resume, progress, **reading
             As for ``annotate``.
@@ -254,109 +300,9 @@ class Model(LanguageModel):
         AnnData of the same cells as predicted, built as ``generate`` does, with the ``obs`` of ``adata``.
         """
         options: dict[str, Any] = dict(temperature=temperature, top_p=top_p, seed=seed, dataset=dataset)
-        options |= dict(constrain=constrain, resume=resume, progress=progress)
+        options |= dict(constrain=constrain, drafts=drafts, resume=resume, progress=progress)
         with self._lock:
             return generation.perturb(self, adata, perturbation, **options, **reading)
-
-    def ask(
-        self,
-        adata: ad.AnnData,
-        question: str,
-        *,
-        groupby: str | None = None,
-        n_cells: int = 10,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        progress: bool = False,
-        **reading: Unpack[Reading],
-    ) -> str | dict[str, str]:
-        """Ask a question about cells.
-
-        Parameters
-        ----------
-        question
-            In plain words.
-        groupby
-            Column of ``adata.obs``: ask about each of its groups.
-        n_cells
-            Cells shown, drawn by their names and ``seed``.
-        max_new_tokens, temperature, top_p, seed
-            Length and drawing of the answer; by default the most probable one.
-        progress, **reading
-            As for ``annotate``.
-
-        Returns
-        -------
-        The answer, or the answer by group; also in ``adata.uns["c2s"]["ask"]``, with the cells shown.
-        """
-        options: dict[str, Any] = dict(
-            n_cells=n_cells, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p
-        )
-        options |= dict(seed=seed, progress=progress, **reading)
-        return self._answers(adata, questions.ASK, groupby, options | dict(question=question))
-
-    def caption(
-        self,
-        adata: ad.AnnData,
-        groupby: str,
-        *,
-        n_cells: int = 2,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        progress: bool = False,
-        **reading: Unpack[Reading],
-    ) -> dict[str, str]:
-        """Describe each cluster in words; arguments as for ``ask``.
-
-        Returns
-        -------
-        Caption by group; also in ``adata.uns["c2s"]["caption"]``.
-        """
-        options: dict[str, Any] = dict(
-            n_cells=n_cells, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p
-        )
-        found = self._answers(
-            adata, questions.CAPTION, groupby, options | dict(seed=seed, progress=progress, **reading)
-        )
-        assert isinstance(found, dict)
-        return found
-
-    def describe(
-        self,
-        adata: ad.AnnData,
-        *,
-        groupby: str | None = None,
-        n_cells: int = 10,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        progress: bool = False,
-        **reading: Unpack[Reading],
-    ) -> str | dict[str, str]:
-        """Write an abstract for the study that cells may come from; arguments as for ``ask``.
-
-        Returns
-        -------
-        The text, or the text by group; also in ``adata.uns["c2s"]["describe"]``.
-        """
-        options: dict[str, Any] = dict(
-            n_cells=n_cells, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p
-        )
-        return self._answers(
-            adata, questions.DESCRIBE, groupby, options | dict(seed=seed, progress=progress, **reading)
-        )
-
-    def _answers(
-        self, adata: ad.AnnData, task: str, groupby: str | None, options: Mapping[str, Any]
-    ) -> str | dict[str, str]:
-        with self._lock:
-            found = questions.answers(self, adata, task, groupby=groupby, **options)
-        return found["all"] if groupby is None else found
 
 
 def _target(adata: ad.AnnData, copy: bool) -> tuple[ad.AnnData, ad.AnnData | None]:

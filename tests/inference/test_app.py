@@ -97,6 +97,15 @@ def test_from_cells_to_a_file(browser, address, pbmc, tmp_path):
     result = ad.read_h5ad(tmp_path / "result.h5ad")
     assert result.obs["c2s_cell_type"].notna().all()
     assert "X_umap" in result.obsm
+    page.get_by_text("Generate", exact=True).first.click()
+    button("Generate").click()
+    page.get_by_text(re.compile(r"Made 10 cells of type .*, of 24 genes each")).wait_for()
+    with page.expect_download() as download:
+        page.get_by_text("Download generated cells").click()
+    download.value.save_as(tmp_path / "generated.h5ad")
+    made = ad.read_h5ad(tmp_path / "generated.h5ad")
+    assert made.n_obs == 10
+    assert (np.diff(made.X.indptr) == 24).all()
     page.get_by_text("Ask", exact=True).first.click()
     button("Ask").click()
     page.get_by_text(re.compile("Asked about 5 cells|show fewer cells")).wait_for()  # it reads 128 tokens only

@@ -1,9 +1,12 @@
 """Cells that a model makes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from c2s_jax.cells import expression_matrix, repair_sentence
+from c2s_jax.data import Corpus
 from c2s_jax.inference import generation
 
 
@@ -41,6 +44,37 @@ def test_only_genes_and_as_many_as_asked(model):
     assert (np.diff(made.X.indptr) == 7).all()
     assert made.obs[["c2s_n_unknown", "c2s_n_repeated"]].to_numpy().sum() == 0
     assert len({tuple(row.indices) for row in made.X}) == 36
+
+
+@pytest.mark.parametrize("constrain", [True, False])
+def test_drafts_change_no_cell(model, monkeypatch, constrain):
+    """These names are one token each and the model knows none: that drafts save passes is for the sampler's tests."""
+    made, given = [], []
+    sample = model.sample
+
+    def watched(*args, **options):
+        given.append(options.get("drafts") is not None)
+        return sample(*args, **options)
+
+    monkeypatch.setattr(model, "sample", watched)
+    for drafts in (False, True):
+        options = dict(n=8, n_genes=7, seed=5, constrain=constrain, drafts=drafts, progress=False)
+        made.append(model.generate("CD19+ B", **options))
+    assert (made[0].X != made[1].X).nnz == 0
+    assert given == [False, True]
+
+
+def test_drafts_need_frequencies(model, bundle, monkeypatch):
+    """Counted among the first genes of training cells; a model without them says so."""
+    corpus = Corpus(bundle.corpus)
+    counts = [0] * len(corpus.genes)
+    for cell in corpus.cells("train"):
+        for gene in cell.genes[: model.card.n_genes].tolist():
+            counts[gene] += 1
+    assert model.card.gene_counts.tolist() == counts
+    monkeypatch.setattr(model, "card", dataclasses.replace(model.card, gene_counts=None))
+    with pytest.raises(ValueError, match="gene_counts"):
+        model.generate("CD19+ B", drafts=True, progress=False)
 
 
 def test_types_never_met(model):

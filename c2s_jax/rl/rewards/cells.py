@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from c2s_jax.cells import RankExpression
 from c2s_jax.data.permute import below, keys
 from c2s_jax.encoders.cells import load_cell_encoder
 from c2s_jax.rl.rewards.base import Completions, Reward, World
@@ -96,7 +95,7 @@ class RealCells:
         self._encoder = load_cell_encoder(encoder) if encoder else None
         cells = world.corpus.cells(world.split)
         self._cells, self._datasets = cells, cells.dataset_ids
-        self._fits = [RankExpression(**d["rank_expression"]) for d in world.corpus.datasets]
+        self._fits = world.corpus.rank_expressions
         columns = [cells.field_codes(field)[0] for field in condition] or [np.zeros(len(cells), np.int32)]
         _, self._condition = np.unique(np.stack(columns), axis=1, return_inverse=True)
         self._condition = self._condition.reshape(-1)
