@@ -1,12 +1,13 @@
-"""Annotation, embedding and post-processing against transformers and cell2sentence, on the same weights and cells.
+"""Annotation, embedding, generation and post-processing against transformers and cell2sentence, on the same weights.
 
     python benchmarks/inference_vs_reference.py --model=runs/demo --reference=SITE_PACKAGES [--cells=64]
 
 Weights are those of a run, written as a Hugging Face folder. ``--reference`` is the folder with the installed package
-cell2sentence 1.2.0; of it the model's wrapper is used, ``generate_from_prompt`` and ``embed_cells_batched`` as its
-``predict_cell_types_of_data`` and ``embed_cells`` call them, and the functions that repair and read generated
-sentences. All sides get the same prompts, one after the other, in one process. Prints JSON; cells a second, with our
-compilation told apart.
+cell2sentence 1.2.0; of it the model's wrapper is used, ``generate_from_prompt``, ``embed_cells_batched`` and
+``generate_from_prompt_batched`` as its ``predict_cell_types_of_data``, ``embed_cells`` and
+``generate_cells_conditioned_on_cell_type`` call them (the latter in batches of 8; in float32, which is faster here than
+its bfloat16), and the functions that repair and read generated sentences. All sides get the same cells and prompts, one
+after the other, in one process. Prints JSON; cells a second, with our compilation told apart.
 """
 
 import argparse
@@ -26,8 +27,10 @@ import transformers
 import c2s_jax
 from c2s_jax import convert
 from c2s_jax.cells import GeneVocabulary, RankExpression, cell_sentences, repair_sentence
+from c2s_jax.inference.generation import _tokens_of
 from c2s_jax.tasks import load_templates
 
+MADE, BATCH = 32, 8  # cells generated, and how many the reference makes at once
 ANSWER = 24  # tokens of an answer at most: longer than any label
 GENES = 13_714  # of the vocabulary in post-processing, as many as pbmc3k has
 
@@ -105,6 +108,43 @@ def models(folder: Path, adata: Any, prompts: list[str], reference: Any) -> dict
     return out
 
 
+def generation(folder: Path, organism: str, reference: Any) -> dict[str, Any]:
+    """Make cells of the model's types at temperature 1; theirs end where the model ends them, as ours at the latest."""
+    ours = c2s_jax.load(folder)
+    types = [ours.card.values["cell_type"][i % 4] for i in range(MADE)]
+    wanted = {name: types.count(name) for name in types}
+    options = dict(organism=organism, progress=False)
+    (first, _), (seconds, made) = [timed(lambda: ours.generate(wanted, seed=1, **options)) for _ in range(2)]
+    genes = float(np.mean(np.diff(made.X.indptr)))
+    out = {"c2s_jax": MADE / seconds, "c2s_jax_first_call_seconds": first, "genes_a_cell": {"c2s_jax": genes}}
+    drafted, same = [timed(lambda: ours.generate(wanted, seed=1, drafts=True, **options)) for _ in range(2)][1]
+    out["c2s_jax_with_drafts"] = MADE / drafted
+    out["cells_equal_with_drafts"] = bool((same.X != made.X).nnz == 0)
+    if reference is None:
+        return out
+    room = _tokens_of(ours.formatter(ours.card.genes).table.lengths, ours.card.n_genes)
+    template = made.uns["c2s"]["generate"]["prompts"][0]
+    fields = {"organism": organism, "num_genes": ours.card.n_genes}
+    prompts = [template.format(cell_type=name, **fields) for name in types]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    with tempfile.TemporaryDirectory() as place:
+        wrapper = reference.CSModel(str(folder), place, "model")
+    said: list[str] = []
+
+    def generate() -> None:
+        for start in range(0, MADE, BATCH):
+            batch = prompts[start : start + BATCH]
+            said.extend(
+                wrapper.generate_from_prompt_batched(theirs, batch, max_num_tokens=room, do_sample=True, top_k=0)
+            )
+
+    with torch.no_grad():
+        out["cell2sentence"] = MADE / timed(generate)[0]
+    out["times_cell2sentence"] = out["c2s_jax"] / out["cell2sentence"]
+    out["genes_a_cell"]["cell2sentence"] = float(np.mean([len(text.split()) for text in said]))
+    return out
+
+
 def post_processing(reference: Any, cells: int) -> dict[str, Any]:
     """Repair generated sentences of 200 words, some unknown and some twice, and read expression off them."""
     rng = np.random.default_rng(0)
@@ -176,6 +216,7 @@ def main() -> None:
         (organism,) = card.values["organism"]
         prompts = [template.model_input.format(organism=organism, cell_sentence=s) for s in sentences]
         found = models(folder, adata, prompts, reference)
+        found["generate"] = generation(folder, organism, reference)
     found["post_processing"] = post_processing(reference, 2_000)
     found["cells"], found["transformers"], found["torch"] = arguments.cells, transformers.__version__, torch.__version__
     print(json.dumps(found, indent=2))
