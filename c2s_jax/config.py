@@ -129,9 +129,12 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.pca_components = 32
     config.evaluation.text_encoder = ""  # BERT that compares texts (captions, abstracts, answers): folder or hub id
     config.evaluation.text_layer = 0  # whose hidden states; 0 for the last
-    config.evaluation.max_prompts = 200  # of the suites of texts
+    config.evaluation.max_prompts = 200  # of the suites of texts, of space and of l1000, each task
     config.evaluation.l1000_genes = ""  # compared by "l1000": all, FILE, FILE.gmt:SET[+SET...] or symbols
+    config.evaluation.loss_samples = 500  # of each task, in scaling
+    config.evaluation.loss_batch_size = 8
     config.evaluation.more_suites = ()  # beside annotation and generation, see docs/metrics.md: "embedding", "qa", …
+    config.evaluation.export = ()  # h5ad files for others to score: "cell-eval", "pertpy", "scib-metrics"
     config.notes = ()  # sentences for the report, e.g. what was tuned and on what
 
     config.scale = "paper"  # or "small": with the file's own smaller values (docs/recipes)

@@ -1,6 +1,8 @@
 """Evaluate a trained run on held-out cells: ``metrics.json`` and ``report.html`` in its workdir.
 
 python -m c2s_jax.evaluate --config=configs/demo.py --workdir=runs/demo [--config.evaluation.split=validation]
+
+``--beside=DIR,DIR`` shows runs that were evaluated before in tables with this one: ``beside.html``.
 """
 
 import functools
@@ -16,9 +18,9 @@ from ml_collections import config_flags
 
 import c2s_jax
 from c2s_jax import workdirs
-from c2s_jax.config import parse_flags, plain
+from c2s_jax.config import mixture, parse_flags, plain
 from c2s_jax.data import Corpus, Formatter
-from c2s_jax.evaluation import Context, annotation, generation, pages, suite_pages, suites
+from c2s_jax.evaluation import Context, annotation, beside, exports, generation, pages, suite_pages, suites
 from c2s_jax.evaluation.store import Store, weights_fingerprint
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.initialize import plan_state, state_to_restore
@@ -36,19 +38,9 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
     started = time.monotonic()
     e = config.evaluation
     suites.check(e)
-    corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
-    corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
-    formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
-    sampler = Sampler(
-        graphdef,
-        stop_ids=tokenizer.stop_ids,
-        pad_id=tokenizer.pad_id,
-        vocab_size=tokenizer.vocab_size,
-        batch_size=e.batch_size,
-        mesh=mesh,
-    )
-    context = Context(graphdef, params, mesh, corpus, formatter, sampler, e.max_genes, config.data.seq_len)
-
+    exports.check(e.export, e.more_suites)
+    context = open_context(config, workdir, graphdef=graphdef, params=params, mesh=mesh)
+    corpus = context.corpus
     kept = _store(config, workdir, context)
     answers = kept("annotation", lambda: _annotate(context, e).to_json())
     found = annotation.Annotations.from_json(answers)
@@ -75,11 +67,31 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
     return metrics
 
 
+def open_context(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> Context:
+    """A model with the corpus, tokenizer and tasks of its run, for suites and ``evaluation.scaling.task_losses``."""
+    e = config.evaluation
+    corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
+    corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
+    formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
+    sampler = Sampler(
+        graphdef,
+        stop_ids=tokenizer.stop_ids,
+        pad_id=tokenizer.pad_id,
+        vocab_size=tokenizer.vocab_size,
+        batch_size=e.batch_size,
+        mesh=mesh,
+    )
+    tasks = {task.task: task for task in mixture(config)}
+    folder = os.path.join(workdir, "exports")
+    model = graphdef, params, mesh
+    return Context(*model, corpus, formatter, sampler, e.max_genes, config.data.seq_len, tasks, folder)
+
+
 def _store(config: Any, workdir: str, context: Context) -> Store:
     settings = {k: v for k, v in plain(config)["evaluation"].items() if k not in ("at_end", "more_suites")}
     cells = [len(context.corpus.cells(split)) for split in ("train", config.evaluation.split)]
     key = {"settings": settings, "seed": config.seed, "cells": cells, "weights": weights_fingerprint(context.params)}
-    key["version"] = c2s_jax.__version__
+    key |= {"version": c2s_jax.__version__, "format": 2}  # of what is kept
     return Store(os.path.join(workdir, "evaluation"), key)
 
 
@@ -133,6 +145,9 @@ def main(argv: list[str]) -> None:
         workdirs.claim(workdir, plain(config))
         restored = restore(config, workdir)
         evaluate(config, workdir, **restored)
+        if BESIDE.value:
+            page = beside.write(os.path.join(workdir, "beside.html"), beside.read_runs([workdir, *BESIDE.value]))
+            print(f"Side by side: {page}")
     except (ValueError, OSError) as error:
         raise SystemExit(f"FATAL {error}") from None
 
@@ -154,5 +169,6 @@ def restore(config: Any, workdir: str) -> dict[str, Any]:
 if __name__ == "__main__":
     CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default the config's workdir.")
+    BESIDE = flags.DEFINE_list("beside", [], "Runs evaluated before, to be shown beside this one in beside.html.")
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

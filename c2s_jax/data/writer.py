@@ -13,7 +13,7 @@ from c2s_jax.data.interactions import Interactions
 from c2s_jax.data.mixture import Mixture
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.data.requests import Draft
-from c2s_jax.data.task_stream import TaskStream
+from c2s_jax.data.task_stream import Draw, TaskStream
 from c2s_jax.data.texts import Texts, numbers
 from c2s_jax.data.token_rows import GeneLists
 
@@ -74,7 +74,10 @@ class Writer:
 
     def write(self, which: NDArray[np.int64]) -> Written:
         """The examples with these numbers; those that are too long with one gene of each list stay too long."""
-        draw = self.stream.draw(which)
+        return self.write_draw(self.stream.draw(which))
+
+    def write_draw(self, draw: Draw) -> Written:
+        """Examples as drawn, or as changed since (their cells exchanged, say)."""
         genes, indptr = sentences(
             self.stream.context.source.take(draw.lists),
             draw.most,
@@ -92,16 +95,16 @@ class Writer:
             return self.formatter.lengths(told(kept), slots, lists, kept)
 
         def gene_tokens(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-            return self.formatter.gene_tokens(slots, lists, kept, len(which))
+            return self.formatter.gene_tokens(slots, lists, kept, len(draw.draft))
 
         # What is told of interactions falls with the genes, too; numbers of genes hardly do.
         falling = gene_tokens if self._interactions is None else lengths
         kept = cut_to_fit(lists.lengths, lengths, falling, slots, self.seq_len)
-        cut = np.zeros(len(which), bool)
+        cut = np.zeros(len(draw.draft), bool)
         np.logical_or.at(cut, slots.example, (kept < lists.lengths)[slots.list])
         genes, indptr = genes[positions(indptr[:-1], kept)], offsets(kept)
         examples = self.formatter.tokens(told(kept), genes, indptr)
-        n_genes = np.bincount(slots.example, kept[slots.list], len(which)).astype(np.int64)
+        n_genes = np.bincount(slots.example, kept[slots.list], len(draw.draft)).astype(np.int64)
         return Written(examples, cut, n_genes, examples.lengths - gene_tokens(kept))
 
     def estimate(self, which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,10 +18,15 @@ TASK = "cell_type_annotation"
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """True and predicted labels of C cells, str [C]; answers that name no known label are ``UNPARSED``."""
+    """True and predicted labels of C cells, str [C]; answers that name no known label are ``UNPARSED``.
+
+    ``confidence``, float64 [C], is the probability that the model gave to its answer, as a mean over prompts, to whose
+    answers that were others it adds nothing.
+    """
 
     true: NDArray
     predicted: NDArray
+    confidence: NDArray
     answers: NDArray  # [C, P] free text, one a prompt
 
     def to_json(self) -> dict[str, Any]:
@@ -31,7 +36,8 @@ class Annotations:
     @staticmethod
     def from_json(kept: dict[str, Any]) -> "Annotations":
         """What ``to_json`` gave."""
-        return Annotations(**{name: np.array(value, np.str_) for name, value in kept.items()})
+        types = {"confidence": np.float64}
+        return Annotations(**{name: np.array(value, types.get(name, np.str_)) for name, value in kept.items()})
 
 
 def annotate(
@@ -63,16 +69,19 @@ def annotate(
     answers = np.array([TASKS[TASK].parse(t) for t in samples.texts(context.formatter.tokenizer.decode)])
     answers = answers.reshape(-1, len(templates))
     weight = np.exp(samples.logprobs.sum(axis=1)).reshape(answers.shape)
-    predicted = [_vote(a, w, known) for a, w in zip(answers, weight)]
-    return Annotations(labels[indices], np.array(predicted), answers)
+    votes = [_vote(a, w, known) for a, w in zip(answers, weight)]
+    predicted, confidence = (np.array(column) for column in zip(*votes))
+    return Annotations(labels[indices], predicted, np.minimum(confidence, 1.0), answers)
 
 
-def _vote(answers: NDArray, weights: NDArray, known: set[str]) -> str:
+def _vote(answers: NDArray, weights: NDArray, known: set[str]) -> tuple[str, float]:
+    """The winning label and its mean probability; where no answer is a label, that of the likeliest answer."""
     votes: dict[str, float] = {}
     for answer, weight in zip(answers, weights):
-        if answer in known:
-            votes[str(answer)] = votes.get(str(answer), 0.0) + float(weight)
-    return max(votes, key=lambda k: votes[k]) if votes else UNPARSED
+        votes[str(answer)] = votes.get(str(answer), 0.0) + float(weight)
+    labels = [answer for answer in votes if answer in known]
+    winner = max(labels or votes, key=lambda k: votes[k])
+    return winner if labels else UNPARSED, votes[winner] / len(answers)
 
 
 def annotation_metrics(context: Context, split: str, found: Annotations) -> dict[str, Any]:
@@ -91,6 +100,7 @@ def annotation_metrics(context: Context, split: str, found: Annotations) -> dict
         "accuracy": metrics.accuracy(found.true, found.predicted),
         "macro_f1": metrics.macro_f1(found.true, found.predicted),
         "unparsed": float(np.mean(found.predicted == UNPARSED)),
+        "calibration": metrics.calibration(found.confidence, found.true == found.predicted).to_json(),
         "n": len(found.true),
         "baselines": {name: {"accuracy": b.accuracy, "macro_f1": b.macro_f1} for name, b in fitted.items()},
     }

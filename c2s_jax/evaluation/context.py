@@ -1,7 +1,7 @@
 """What every suite needs: the model, the corpus and the way between them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flax import nnx
@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from c2s_jax.data import CellSource, Corpus, Formatter, Request
+from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request
 from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.generation import Sampler, Samples, Sampling
@@ -26,6 +26,10 @@ class Context:
         Most genes of a prompt or a generated sentence.
     seq_len
         Most tokens of a prompt with the response that the data hold.
+    tasks
+        Settings of the tasks of the run's mixture.
+    exports
+        Folder for files that other tools read.
     """
 
     graphdef: nnx.GraphDef
@@ -36,6 +40,8 @@ class Context:
     sampler: Sampler
     max_genes: int
     seq_len: int = 8192
+    tasks: Mapping[str, MixtureTask] = dataclasses.field(default_factory=dict)
+    exports: str = "exports"
 
     def ask(
         self,

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-HIGHER = ("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "bertscore", "tau", "pearson_delta")
+HIGHER = (
+    *("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "jaccard", "bertscore"),
+    *("tau", "pearson_delta"),
+)
 LOWER = ("scfid", "mmd", "wasserstein", "foscttm")
 WHAT = {
     "shuffled_labels": "cells under shuffled labels",
     "shuffled_genes": "the same genes in random order",
     "shuffled_pairs": "cells beside a random bulk sample",
     "shuffled_prompts": "answers to prompts about something else",
+    "shuffled_cells": "the same asked about other examples' cells",
     "shuffled_perturbations": "cells asked for under shuffled perturbation names",
 }
 

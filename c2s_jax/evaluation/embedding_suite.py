@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
+from c2s_jax.evaluation import exports
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 
@@ -16,12 +17,20 @@ SHUFFLES = 5
 
 
 def embedding_metrics(
-    context: Context, split: str, *, k: int, components: int, max_cells: int | None = None, seed: int = 0
+    context: Context,
+    split: str,
+    *,
+    k: int,
+    components: int,
+    max_cells: int | None = None,
+    seed: int = 0,
+    folder: str = "",
 ) -> dict[str, Any]:
     """k-NN accuracy (votes of training cells), silhouette of types and mixing of batches on held-out cells.
 
     Beside the model: PCA of training expression. Scrambles: shuffled labels, and each cell's genes in random order,
-    which a model that reads order has to beat.
+    which a model that reads order has to beat. With a ``folder``, held-out cells under both embeddings are written
+    there for ``scib-metrics`` (`exports.write_embedded`).
     """
     train, held_out = context.corpus.cells("train"), context.corpus.cells(split)
     rows = [np.flatnonzero(cells.fields("cell_type") != "")[:max_cells] for cells in (train, held_out)]
@@ -32,6 +41,14 @@ def embedding_metrics(
     model = [embed(s) for s in sentences]
     expression = [dense_expression(c, r, len(context.corpus.genes)) for c, r in zip((train, held_out), rows)]
     pca = PCA(min(components, *expression[0].shape), random_state=0).fit(expression[0])
+    if folder:
+        exports.write_embedded(
+            folder,
+            expression=expression[1],
+            embeddings={"X_c2s": model[1], "X_pca": pca.transform(expression[1])},
+            obs={"cell_type": labels[1], "batch": np.full(len(rows[1]), "one") if batches is None else batches},
+            genes=context.corpus.genes.names,
+        )
     k = min(k, len(rows[0]))
     out = _measured(model, labels, batches, k)
     shuffled = [_shuffled_labels(model, labels, k, rng) for _ in range(SHUFFLES)]

@@ -32,6 +32,7 @@ def write(
     markers = report.marker_genes(cells.train.expression, cells.train.labels, genes)
     figures = [
         report.confusion_matrix(found.true, found.predicted, unparsed=UNPARSED),
+        report.reliability_diagram(metrics["annotation"]["calibration"]),
         *_maps(cells, spaces),
         report.gene_dotplot(
             cells.real.expression,
@@ -41,6 +42,7 @@ def write(
             genes,
             markers,
         ),
+        report.moments_scatter(cells.real.expression, cells.generated.expression, genes),
         *(_bars(metrics["generation"], space, spaces[space]) for space in (Spaces.PCA, Spaces.MODEL)),
         *suite_pages.figures(metrics),
         *_lines(context),

@@ -1,6 +1,6 @@
 """Cells generated under a perturbation against real ones of the same type and perturbation, condition by condition."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
+from c2s_jax.evaluation import exports
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
 from c2s_jax.evaluation.generation import Generated, generate_cells, rank_expressions
 from c2s_jax.generation import Sampling
@@ -28,6 +29,8 @@ def perturbation_metrics(
     max_cells: int | None = None,
     seed: int = 0,
     control: str = "",
+    export: Sequence[str] = (),
+    folder: str = "",
 ) -> dict[str, Any] | None:
     """scFID, MMD (median heuristic) and W2 by condition (type × perturbation), unweighted means over conditions.
 
@@ -40,6 +43,8 @@ def perturbation_metrics(
     ----------
     control
         The value of the field ``perturbation`` that means untreated; by default what the corpus says of each data set.
+    export, folder
+        Formats in which real and generated cells are written too, and where to, see ``exports.write_perturbed``.
     """
     cells, train = context.corpus.cells(split), context.corpus.cells("train")
     treated = np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells, control))[:max_cells]
@@ -64,7 +69,8 @@ def perturbation_metrics(
     measured = dense_expression(train, np.arange(len(train)), n_genes)
     pca = PCA(min(components, *measured.shape), random_state=0).fit(measured)
     conditions = _conditions(cells.fields("cell_type")[treated], names)
-    real = conditions, pca.transform(dense_expression(cells, treated, n_genes))
+    expression = dense_expression(cells, treated, n_genes)
+    real = conditions, pca.transform(expression)
     datasets = cells.dataset_ids[treated]
 
     def of(sentences: Sentences) -> Cells:
@@ -78,6 +84,19 @@ def perturbation_metrics(
     }
     sides |= _references(train, perturbed(context, train, control), pca.transform(measured), set(conditions.tolist()))
     found = {name: _distances(real, side, seed) for name, side in sides.items()}
+    if export:
+        untreated = _controls(context, split, control)
+        exports.write_perturbed(
+            folder,
+            export,
+            real=expression,
+            generated=reconstructed(context, made.sentences, datasets),
+            control=dense_expression(*untreated, n_genes),
+            obs={"perturbation": names, "cell_type": cells.fields("cell_type")[treated]},
+            control_obs={"cell_type": untreated[0].fields("cell_type")[untreated[1]]},
+            genes=context.corpus.genes.names,
+            space=pca,
+        )
     return found.pop("generated") | {
         "n": len(treated),
         "scrambles": {"shuffled_perturbations": found.pop("shuffled_perturbations")},
@@ -91,6 +110,16 @@ def perturbed(context: Context, cells: CellSource, control: str = "") -> NDArray
     own = np.array([control or d.get("control", "") for d in context.corpus.datasets], dtype=np.str_)
     values = cells.fields("perturbation")
     return (values != "") & (values != own[cells.dataset_ids])
+
+
+def _controls(context: Context, split: str, control: str) -> tuple[CellSource, NDArray[np.int64]]:
+    """Untreated cells of a split or, where it has none, of training."""
+    for name in (split, "train"):
+        cells = context.corpus.cells(name)
+        rows = np.flatnonzero((cells.fields("perturbation") != "") & ~perturbed(context, cells, control))
+        if len(rows):
+            return cells, rows
+    raise ValueError("evaluation.export: the corpus has no control cells; name a data set's control when building it")
 
 
 def _conditions(types: NDArray, perturbations: NDArray) -> NDArray:

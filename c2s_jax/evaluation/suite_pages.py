@@ -12,17 +12,31 @@ COLUMNS = {
     "bulk": ("foscttm", "foscttm_cells_to_bulk", "foscttm_bulk_to_cells"),
     "perturbation": ("scfid", "mmd", "wasserstein"),
     "l1000": ("tau", "spearman", "pearson", "pearson_delta"),
+    "spatial.niche_annotation": ("accuracy", "macro_f1"),
+    "spatial.neighbour_generation": ("overlap", "jaccard"),
+    "spatial.same_neighbourhood": ("accuracy", "macro_f1"),
+    "spatial.same_niche": ("accuracy", "macro_f1"),
 } | dict.fromkeys(TASK_OF, ("bertscore", "precision", "recall", "exact"))
 TITLES = {
     "embedding": "Embedding of held-out cells",
     "bulk": "Cells beside pseudobulk of their group",
     "perturbation": "Cells generated under a perturbation",
     "l1000": "Responses to perturbations, pair by pair",
+    "spatial.niche_annotation": "Niche of a neighbourhood",
+    "spatial.neighbour_generation": "A neighbour of a cell",
+    "spatial.same_neighbourhood": "Do these cells lie together?",
+    "spatial.same_niche": "Are these cells of one niche?",
     "caption": "Captions of clusters",
     "abstract": "Abstracts of data sets",
     "qa": "Answers to questions",
 }
+_LINEAR = "Logistic regression sees the mean expression of the cells shown"
 CAPTIONS = {
+    "spatial.niche_annotation": f"{_LINEAR}.",
+    "spatial.neighbour_generation": "“Cell itself” repeats the cell asked about; “other neighbours” are those of other "
+    "held-out cells.",
+    "spatial.same_neighbourhood": f"{_LINEAR}, as the gap between the first one and the others.",
+    "spatial.same_niche": f"{_LINEAR}, as the gap between the two.",
     "embedding": "k-NN votes among training cells. “Genes in random order” embeds the same genes without their order.",
     "bulk": "Cosine similarity, zero-shot. The last row deals the bulk samples out anew.",
     "perturbation": "Means over type × perturbation, in principal components of training expression. Control and "
@@ -44,11 +58,16 @@ NAMES = {
     "mean_shift": "control + mean change under the perturbation",
     "perturbed_cells": "cells under any perturbation",
     "nearest_training_cell": "nearest training cell",
+    "majority": "majority answer",
+    "logistic_regression": "logistic regression",
+    "cell_itself": "the cell itself",
+    "other_neighbours": "other neighbours",
     "real_vs_real": "real vs real",
     "real_through_its_sentence": "real through its own sentence",
     "shuffled_labels": "shuffled labels",
     "shuffled_genes": "genes in random order (shuffled)",
     "shuffled_pairs": "shuffled bulk samples",
+    "shuffled_cells": "shuffled cells",
     "shuffled_perturbations": "shuffled perturbation names",
     "random_training_answer": "a training answer, at random",
     "central_training_answer": "the most central training answer",
@@ -60,10 +79,16 @@ NAMES = {
 def flags(metrics: Mapping[str, Any]) -> list[str]:
     """What does not beat its scramble, in words, over all suites."""
     out = []
-    for suite, values in metrics.items():
+    for suite, values in flat(metrics).items():
         if scrambles := scrambles_of(suite, values):
             out += controls.sentences(suite, values, scrambles)
     return out
+
+
+def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Suites by name; each task of the spatial suite counts as one."""
+    parts = metrics.get("spatial") or {}
+    return dict(metrics) | {f"spatial.{task}": values for task, values in parts.items()}
 
 
 def scrambles_of(suite: str, values: Any) -> dict[str, Any]:
@@ -75,8 +100,26 @@ def scrambles_of(suite: str, values: Any) -> dict[str, Any]:
 
 def tables(metrics: Mapping[str, Any]) -> list[report.Table]:
     """A table a suite: the model, baselines, references, scrambles."""
-    shown = [suite for suite in COLUMNS if metrics.get(suite)]
-    return [table for suite in shown for table in (_table(suite, metrics[suite]), *_samples(suite, metrics[suite]))]
+    found = flat(metrics)
+    shown = [suite for suite in COLUMNS if found.get(suite)]
+    out = [table for suite in shown for table in (_table(suite, found[suite]), *_samples(suite, found[suite]))]
+    return [*out, _losses(metrics["scaling"])] if metrics.get("scaling") else out
+
+
+def _losses(losses: Mapping[str, Any]) -> report.Table:
+    rows = []
+    for task, loss in losses.items():
+        row: list[Any] = [task.replace("_", " ")]
+        for side in (loss["response"], loss["sequence"]):
+            row += [side["nll"], f"{side['low']:.3f} – {side['high']:.3f}" if side["low"] is not None else None]
+            row.append(side["tokens"])
+        rows.append([*row, loss["n"]])
+    header = ["", "response", "95 %", "tokens", "whole sequence", "95 %", "tokens", "samples"]
+    caption = (
+        "Nats a token: the sum over all tokens of the samples by their number. Response: given the prompt, end token "
+        "included. Intervals resample samples. No baseline: compare models of one tokenizer on the same samples."
+    )
+    return report.Table("Held-out loss by task", caption, header, rows, section="Loss")
 
 
 def _samples(suite: str, values: Mapping[str, Any]) -> list[report.Table]:
@@ -100,7 +143,7 @@ def _table(suite: str, values: Mapping[str, Any]) -> report.Table:
         title=TITLES[suite],
         caption=CAPTIONS[suite],
         n=values["n"],
-        section=suite.capitalize(),
+        section=suite.split(".")[0].capitalize(),
         flagged=controls.unbeaten(values, scrambles),
     )
 

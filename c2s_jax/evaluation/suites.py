@@ -10,6 +10,8 @@ from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.embedding_suite import embedding_metrics
 from c2s_jax.evaluation.l1000 import l1000_metrics
 from c2s_jax.evaluation.perturbation import perturbation_metrics
+from c2s_jax.evaluation.scaling import task_losses
+from c2s_jax.evaluation.spatial import spatial_metrics
 from c2s_jax.evaluation.texts import TASK_OF, text_metrics
 from c2s_jax.generation import Sampling
 
@@ -19,7 +21,15 @@ Found = dict[str, Any] | None
 
 def _embedding(context: Context, settings: Any, seed: int) -> Found:
     e = settings
-    return embedding_metrics(context, e.split, k=e.knn, components=e.pca_components, max_cells=e.max_cells, seed=seed)
+    return embedding_metrics(
+        context,
+        e.split,
+        k=e.knn,
+        components=e.pca_components,
+        max_cells=e.max_cells,
+        seed=seed,
+        folder=context.exports if "scib-metrics" in e.export else "",
+    )
 
 
 def _bulk(context: Context, settings: Any, seed: int) -> Found:
@@ -31,17 +41,24 @@ def _perturbation(context: Context, settings: Any, seed: int) -> Found:
     return perturbation_metrics(
         context,
         e.split,
-        sampling=Sampling(temperature=e.temperature, top_p=e.top_p),
+        sampling=_sampling(e),
         components=e.pca_components,
         max_cells=e.max_cells,
         seed=seed,
+        export=[name for name in e.export if name != "scib-metrics"],
+        folder=context.exports,
     )
 
 
 def _l1000(context: Context, settings: Any, seed: int) -> Found:
     e = settings
-    sampling = Sampling(temperature=e.temperature, top_p=e.top_p)
+    sampling = _sampling(e)
     return l1000_metrics(context, e.split, sampling=sampling, genes=e.l1000_genes, max_pairs=e.max_prompts, seed=seed)
+
+
+def _spatial(context: Context, settings: Any, seed: int) -> Found:
+    e = settings
+    return spatial_metrics(context, e.split, sampling=_sampling(e), max_examples=e.max_prompts, seed=seed)
 
 
 def _texts(suite: str, context: Context, settings: Any, seed: int) -> Found:
@@ -52,12 +69,32 @@ def _texts(suite: str, context: Context, settings: Any, seed: int) -> Found:
     )
 
 
+def _scaling(context: Context, settings: Any, seed: int) -> Found:
+    e = settings
+    losses = task_losses(
+        context,
+        e.split,
+        list(context.tasks.values()),
+        samples=e.loss_samples,
+        seq_len=context.seq_len,
+        batch_size=e.loss_batch_size,
+        seed=seed,
+    )
+    return {task: loss.to_json() for task, loss in losses.items()} or None
+
+
+def _sampling(settings: Any) -> Sampling:
+    return Sampling(temperature=settings.temperature, top_p=settings.top_p)
+
+
 SUITES: dict[str, Callable[[Context, Any, int], Found]] = {
     "embedding": _embedding,
     "bulk": _bulk,
     "perturbation": _perturbation,
     "l1000": _l1000,
+    "spatial": _spatial,
     **{suite: partial(_texts, suite) for suite in TASK_OF},
+    "scaling": _scaling,
 }
 
 

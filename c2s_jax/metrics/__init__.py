@@ -5,6 +5,7 @@ measured come with that count.
 """
 
 from c2s_jax.metrics.bertscore import BertScore, TokenEncoder, bertscore
+from c2s_jax.metrics.calibration import Calibration, calibration
 from c2s_jax.metrics.classification import Baseline, accuracy, auroc, baselines, confusion, macro_f1
 from c2s_jax.metrics.discrepancy import CELLOT_GAMMAS, median_gamma, mmd
 from c2s_jax.metrics.frechet import ScFID, scfid, scfid_by_condition, scfid_on_device
@@ -23,6 +24,7 @@ __all__ = [
     "CELLOT_GAMMAS",
     "Baseline",
     "BertScore",
+    "Calibration",
     "DeltaCorrelation",
     "Interval",
     "Moments",
@@ -35,6 +37,7 @@ __all__ = [
     "batch_mixing",
     "bertscore",
     "bootstrap",
+    "calibration",
     "confusion",
     "de_genes",
     "de_overlap",

@@ -4,7 +4,9 @@ from c2s_jax.report.curves import learning_curves, read_metrics
 from c2s_jax.report.embedding import embedding_map, fit_map
 from c2s_jax.report.figures import confusion_matrix, per_condition_bars, rank_expression
 from c2s_jax.report.genes import gene_dotplot, marker_genes
+from c2s_jax.report.moments import moments_scatter
 from c2s_jax.report.page import Tile, headline_tiles, write_report
+from c2s_jax.report.reliability import reliability_diagram
 from c2s_jax.report.style import Figure
 from c2s_jax.report.tables import Table, annotation_table, comparison_table, sentence_table
 
@@ -21,9 +23,11 @@ __all__ = [
     "headline_tiles",
     "learning_curves",
     "marker_genes",
+    "moments_scatter",
     "per_condition_bars",
     "rank_expression",
     "read_metrics",
+    "reliability_diagram",
     "sentence_table",
     "write_report",
 ]

@@ -13,7 +13,10 @@ import jinja2
 from c2s_jax.report.style import Figure
 from c2s_jax.report.tables import Table
 
-_SECTIONS = ("Annotation", "Generation", "Embedding", "Bulk", "Perturbation", "L1000", "Reconstruction", "Training")
+_SECTIONS = (
+    *("Annotation", "Generation", "Embedding", "Bulk", "Perturbation", "L1000", "Spatial", "Caption", "Abstract", "Qa"),
+    *("Loss", "Reconstruction", "Training"),
+)
 
 
 @dataclass(frozen=True)

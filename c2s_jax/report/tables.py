@@ -73,6 +73,7 @@ MEASURES = {
     "pearson_delta": Measure("Pearson of change", "higher", "correlation of predicted and measured change"),
     "mmd": Measure("MMD²", "lower", "squared maximum mean discrepancy by condition, median heuristic"),
     "wasserstein": Measure("W2", "lower", "2-Wasserstein distance by condition"),
+    "jaccard": Measure("Jaccard", "higher", "genes in both lists, of genes in either"),
     "r2": Measure("R²", "higher", "share of variance of expression explained by rank, within the fit's range"),
     "r2_all": Measure("R², all genes", "higher", "the same over all expressed genes"),
 }

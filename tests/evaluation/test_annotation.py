@@ -11,18 +11,18 @@ KNOWN = {"B cell", "T cell"}
 
 
 @pytest.mark.parametrize(
-    ("answers", "weights", "winner"),
+    ("answers", "weights", "winner", "confidence"),
     [
-        (["B cell"], [0.1], "B cell"),
-        (["B cell", "T cell"], [0.2, 0.3], "T cell"),
-        (["B cell", "T cell", "B cell"], [0.2, 0.3, 0.2], "B cell"),
-        (["nonsense", "T cell"], [0.9, 0.1], "T cell"),
-        (["b cell", "T cells", ""], [0.9, 0.9, 0.9], UNPARSED),
-        (["T cell"], [0.0], "T cell"),
+        (["B cell"], [0.1], "B cell", 0.1),
+        (["B cell", "T cell"], [0.2, 0.3], "T cell", 0.15),
+        (["B cell", "T cell", "B cell"], [0.2, 0.3, 0.2], "B cell", 0.4 / 3),
+        (["nonsense", "T cell"], [0.9, 0.1], "T cell", 0.05),
+        (["b cell", "T cells", ""], [0.9, 0.9, 0.6], UNPARSED, 0.3),
+        (["T cell"], [0.0], "T cell", 0.0),
     ],
 )
-def test_vote(answers, weights, winner):
-    assert _vote(np.array(answers), np.array(weights), KNOWN) == winner
+def test_vote(answers, weights, winner, confidence):
+    assert _vote(np.array(answers), np.array(weights), KNOWN) == (winner, pytest.approx(confidence))
 
 
 def truth(context, n: int) -> list[str]:
@@ -83,11 +83,18 @@ def test_several_prompts_vote_by_probability(context, telling):
     found = annotate(telling(answers, np.log(probabilities)), "test", prompts_per_cell=3, max_cells=1)
     assert found.answers.tolist() == [[other, label, label]]
     assert found.predicted.tolist() == [label]
+    assert found.confidence == pytest.approx(0.6 / 3)
     found = annotate(telling(answers, np.log([0.7, 0.3, 0.3])), "test", prompts_per_cell=3, max_cells=1)
     assert found.predicted.tolist() == [other]
 
 
 def test_metrics_by_hand(context):
     labels = truth(context, 4)
-    found = Annotations(np.array(labels), np.array([*labels[:3], UNPARSED]), np.array([["?"]] * 4))
-    assert annotation_metrics(context, "test", found)["accuracy"] == 0.75
+    confidence = np.array([0.9, 0.9, 0.6, 0.2])
+    found = Annotations(np.array(labels), np.array([*labels[:3], UNPARSED]), confidence, np.array([["?"]] * 4))
+    metrics = annotation_metrics(context, "test", found)
+    assert metrics["accuracy"] == 0.75
+    assert metrics["calibration"]["ece"] == pytest.approx((2 * 0.1 + 0.4 + 0.2) / 4)
+    assert metrics["calibration"]["brier"] == pytest.approx((2 * 0.01 + 0.16 + 0.04) / 4)
+    again = Annotations.from_json(json.loads(json.dumps(found.to_json())))
+    np.testing.assert_array_equal(again.confidence, confidence)

@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import anndata
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -47,9 +48,9 @@ def labelled(context, split: str) -> tuple[np.ndarray, np.ndarray]:
     return dense_expression(cells, rows, len(context.corpus.genes)), cells.fields("cell_type")[rows]
 
 
-def test_embedding_beside_its_baseline_and_scrambles(context, monkeypatch):
+def test_embedding_beside_its_baseline_and_scrambles(context, monkeypatch, tmp_path):
     monkeypatch.setattr(embedding_suite, "Embedder", Reader)
-    found = embedding_suite.embedding_metrics(context, "test", k=5, components=16)
+    found = embedding_suite.embedding_metrics(context, "test", k=5, components=16, folder=str(tmp_path))
     (train, train_labels), (test, test_labels) = labelled(context, "train"), labelled(context, "test")
     pca = PCA(16, random_state=0).fit(train)
     oracle = KNeighborsClassifier(5, algorithm="brute").fit(pca.transform(train), train_labels)
@@ -57,6 +58,9 @@ def test_embedding_beside_its_baseline_and_scrambles(context, monkeypatch):
     assert baseline["knn_accuracy"] == pytest.approx(oracle.score(pca.transform(test), test_labels), abs=0.01)
     assert baseline["silhouette"] == pytest.approx(silhouette_score(pca.transform(test), test_labels), abs=1e-5)
     assert found["n"] == len(test_labels)
+    exported = anndata.read_h5ad(tmp_path / "scib_metrics.h5ad")
+    np.testing.assert_allclose(exported.obsm["X_pca"], pca.transform(test), atol=1e-4)
+    assert exported.obs["cell_type"].tolist() == test_labels.tolist()
     assert "batch_mixing" not in found  # one data set, one batch
     scrambles = found["scrambles"]
     assert scrambles["shuffled_labels"]["knn_accuracy"] < 0.35 < scrambles["shuffled_genes"]["knn_accuracy"]
@@ -132,14 +136,16 @@ class Perturbed:
         return codes.astype(np.int32), values
 
 
-def test_perturbation_with_perfect_answers(context, telling):
+def test_perturbation_with_perfect_answers(context, telling, tmp_path):
     """Real cells' own sentences as answers: nothing is lost but what a sentence loses; names make no difference."""
     corpus = Perturbed(context.corpus)
     cells = corpus.cells("test")
     treated = np.flatnonzero((cells.fields("cell_type") != "") & (cells.fields("perturbation") != "ctrl"))[:60]
     lists = sentences_of(cells, treated, context.max_genes).lists()
     asked = telling([f" {' '.join(corpus.genes.names[g] for g in genes)}." for genes in lists], corpus=corpus)
-    found = perturbation.perturbation_metrics(asked, "test", sampling=Sampling(), components=8, max_cells=60, seed=0)
+    settings = dict(sampling=Sampling(), components=8, max_cells=60, seed=0)
+    export = dict(export=("cell-eval", "pertpy"), folder=str(tmp_path))
+    found = perturbation.perturbation_metrics(asked, "test", **settings, **export)
     assert found["n"] == 60
     own = found["references"]["real_through_its_sentence"]
     for key in ("scfid", "mmd", "wasserstein"):
@@ -153,6 +159,14 @@ def test_perturbation_with_perfect_answers(context, telling):
     prompts = asked.sampler.prompts
     assert all("ctrl" not in p for p in prompts)
     assert any("IFN-beta" in p for p in prompts)
+    real, made = (anndata.read_h5ad(tmp_path / f"cell_eval_{side}.h5ad") for side in ("real", "pred"))
+    untreated = cells.fields("perturbation") == "ctrl"
+    assert real.obs["target"].value_counts()["non-targeting"] == untreated.sum()
+    assert real.obs["target"].tolist()[:60] == cells.fields("perturbation")[treated].tolist()
+    assert (real.obs == made.obs).all(axis=None)
+    in_sentence = (made.X[:60] != 0).sum(axis=1)  # genes that the line puts at 0 are not among them
+    assert 0 < in_sentence.max() <= max(map(len, lists))
+    assert anndata.read_h5ad(tmp_path / "pertpy.h5ad").n_obs == 120 + untreated.sum()
     titles = [f.title for f in suite_pages.figures({"perturbation": found})]
     assert len(titles) == 2
     assert suite_pages.tables({"perturbation": found})[0].section == "Perturbation"

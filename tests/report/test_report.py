@@ -99,6 +99,35 @@ def test_confusion_matrix_counts_and_unparsed_last(drawn: list[Any]) -> None:
     assert "unparsed" not in report.confusion_matrix(["a", "b"], ["a", "a"]).caption
 
 
+def test_reliability_diagram_shows_each_bin(drawn: list[Any]) -> None:
+    found = {"edges": [0.0, 0.5, 1.0], "n": [1, 3], "confidence": [0.4, 0.9], "accuracy": [1.0, 0.5]}
+    figure = report.reliability_diagram(found | {"ece": 0.45, "brier": 0.3})
+    axis, counts = drawn[0].axes
+    assert [(bar.get_x(), bar.get_height()) for bar in axis.patches] == [(0.0, 1.0), (0.5, 0.5)]
+    assert axis.lines[1].get_xdata().tolist() == [0.4, 0.9]
+    assert texts(counts) == ["1", "3"]
+    assert "n = 4 answers" in figure.caption
+    assert "0.450 (2 bins" in figure.caption
+    empty = {"edges": [0.0, 1.0], "n": [0], "confidence": [None], "accuracy": [None], "ece": 0.0, "brier": 0.0}
+    with pytest.raises(ValueError, match="at least one answer"):
+        report.reliability_diagram(empty)
+
+
+def test_moments_scatter_is_the_moments(drawn: list[Any]) -> None:
+    real, made = RNG.gamma(2, 1, (30, 4)), RNG.gamma(3, 1, (20, 4))
+    made[:, 2] += 9
+    figure = report.moments_scatter(real, made, ["A", "B", "C", "D"], named=1)
+    for axis, statistic in zip(drawn[0].axes, (lambda x: x.mean(0), lambda x: x.var(0, ddof=1))):
+        np.testing.assert_allclose(axis.lines[0].get_xdata(), statistic(real))
+        np.testing.assert_allclose(axis.lines[0].get_ydata(), statistic(made))
+    assert texts(drawn[0].axes[0]) == ["C"]
+    r = np.corrcoef(real.mean(0), made.mean(0))[0, 1]
+    assert f"of the mean {r:.3f}" in figure.caption
+    assert "30 real and 20 generated" in figure.caption
+    with pytest.raises(ValueError, match=r"at least 2 cells of 4 genes on each side, got shapes \(1, 4\) and"):
+        report.moments_scatter(real[:1], made, ["A", "B", "C", "D"])
+
+
 def test_embedding_map_has_one_scale_and_one_colour_a_label(drawn: list[Any]) -> None:
     plane, placed, method = report.fit_map(CELLS, CELLS[::-1] + 0.1, "pca")
     figure = report.embedding_map(plane, LABELS, placed, LABELS[::-1], method=method)
