@@ -1,10 +1,11 @@
-"""SFT, then GRPO against as much more SFT: the commands of such a comparison, each run once in a folder of its own."""
+"""SFT, then GRPO by one reward or several against as much more SFT: each run once, in a folder of its own."""
 
+import itertools
 import json
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Runs:
     recipe
         Name of the configurations ``sft_<recipe>`` and ``grpo_<recipe>``.
     grpo
-        Further flags of GRPO.
+        Further flags of GRPO by its name, which begins the names of its workdirs; one name is "grpo".
     more
         Further flags of more SFT.
     words
@@ -37,11 +38,11 @@ class Runs:
         manifest: Path,
         recipe: str,
         *,
-        grpo: Sequence[str],
+        grpo: Mapping[str, Sequence[str]],
         more: Sequence[str] = (),
         words: Sequence[Path] = (),
     ):
-        self.folder, self.recipe, self._grpo, self._more = folder, recipe, list(grpo), list(more)
+        self.folder, self.recipe, self._grpo, self._more = folder, recipe, dict(grpo), list(more)
         self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer.model"
         self._data = [f"--config.data.corpus={self.corpus}", f"--config.data.tokenizer={self.tokenizer}"]
         if not self.corpus.exists():
@@ -54,10 +55,10 @@ class Runs:
         """The model that all start from."""
         return self._train("sft", self.folder / "sft")
 
-    def grpo(self, seed: int) -> Path:
+    def grpo(self, seed: int, name: str = "grpo") -> Path:
         """GRPO from it."""
-        flags = [f"--config.seed={seed}", *self._grpo]
-        return self._train("grpo", self.folder / f"grpo{seed}", *flags, start=self.sft())
+        flags = [f"--config.seed={seed}", *self._grpo[name]]
+        return self._train("grpo", self.folder / f"{name}{seed}", *flags, start=self.sft())
 
     def more_sft(self, seed: int) -> Path:
         """SFT from it, for as many seconds of processor time as GRPO of the seed took."""
@@ -68,8 +69,8 @@ class Runs:
     def all(self, seeds: Sequence[int], only: str | None) -> None:
         """Every run that is asked for: ``"sft"``, ``"grpo"``, or by default all."""
         self.sft()
-        for seed in seeds if only != "sft" else ():
-            self.grpo(seed)
+        for seed, name in itertools.product(seeds if only != "sft" else (), self._grpo):
+            self.grpo(seed, name)
         for seed in seeds if only in (None, "runs") else ():
             self.more_sft(seed)
 
@@ -78,8 +79,17 @@ class Runs:
         return {
             "SFT": [self.sft()],
             "more SFT": [self.more_sft(seed) for seed in seeds],
-            "GRPO": [self.grpo(seed) for seed in seeds],
-        }
+        } | {self.called(name): [self.grpo(seed, name) for seed in seeds] for name in self._grpo}
+
+    @staticmethod
+    def called(name: str) -> str:
+        """Of GRPO, for people."""
+        return "GRPO" if name == "grpo" else f"GRPO, {name}"
+
+    @property
+    def names(self) -> list[str]:
+        """Of GRPO's kinds."""
+        return list(self._grpo)
 
     def _train(self, kind: str, workdir: Path, *flags: str, start: Path | None = None) -> Path:
         if not (workdir / SPENT).exists():
@@ -123,10 +133,11 @@ def draw(runs: Runs, seeds: Sequence[int], panels: dict[str, str], path: Path) -
 
     figure, axes = plt.subplots(2, 3, figsize=(12, 6), constrained_layout=True)
     for axis, (key, title) in zip(axes.ravel(), panels.items()):
-        for seed in seeds:
-            axis.plot(*curve(runs.grpo(seed), key), label=f"seed {seed}", linewidth=1)
+        for (name, style), seed in itertools.product(zip(runs.names, ("-", "--", ":")), seeds):
+            label = f"{runs.called(name)}, seed {seed}"
+            axis.plot(*curve(runs.grpo(seed, name), key), style, color=f"C{seed}", label=label, linewidth=1)
         axis.set(title=title, xlabel="optimizer step")
     for axis in axes.ravel()[len(panels) :]:
         axis.set_axis_off()
-    axes[0, 0].legend(frameon=False)
+    axes[0, 0].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)

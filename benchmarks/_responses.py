@@ -21,7 +21,7 @@ from c2s_jax.cells import RepairReport, repair_sentence
 from c2s_jax.data import Corpus, Formatter
 from c2s_jax.evaluation import Context
 from c2s_jax.evaluation.context import dense_expression, sentences_of
-from c2s_jax.evaluation.generation import generate_cells, rank_expressions
+from c2s_jax.evaluation.generation import generate_cells
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.rl.rewards.genes import chosen_genes
 from c2s_jax.text import GeneTokenTable, load_tokenizer
@@ -97,7 +97,7 @@ class Measure:
         genes = self.corpus.genes
         repaired = [repair_sentence(text, genes) for text in texts]
         lists = [genes.ids(names) for names, _ in repaired]
-        expression = rank_expressions(self.corpus)[0].reconstruct(lists, genes).toarray()
+        expression = self.corpus.rank_expressions[0].reconstruct(lists, genes).toarray()
         return Side(self.real.conditions, expression, texts, [report for _, report in repaired])
 
     def references(self) -> dict[str, Side]:
@@ -117,7 +117,7 @@ class Measure:
             shifted.append(np.maximum(cells + np.mean(shifts, axis=0), 0))
             labels += [condition] * len(cells)
         sentences = sentences_of(self.corpus.cells("test"), self.rows, len(self.corpus.genes))
-        own = rank_expressions(self.corpus)[0].reconstruct(sentences.lists(), self.corpus.genes).toarray()
+        own = self.corpus.rank_expressions[0].reconstruct(sentences.lists(), self.corpus.genes).toarray()
         return {
             "untreated cells": Side(np.array(labels), np.concatenate(controls)),
             "untreated cells + mean response": Side(np.array(labels), np.concatenate(shifted)),

@@ -146,7 +146,9 @@ def main() -> None:
     folder, genes = given.folder.resolve(), f"{data / SETS}:{SET}"
     manifest = folder / "l1000.yaml" if (folder / "corpus").exists() else prepare(data, folder)
     more = ["--config.optimizer.learning_rate=5e-4", "--config.optimizer.warmup_steps=5"]
-    runs = Runs(folder, manifest, "l1000", grpo=[f"--config.grpo.rewards.kendall_tau.genes={genes}"], more=more)
+    runs = Runs(
+        folder, manifest, "l1000", grpo={"grpo": [f"--config.grpo.rewards.kendall_tau.genes={genes}"]}, more=more
+    )
     runs.all(given.seeds, given.only)
     if given.only:
         return

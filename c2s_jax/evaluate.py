@@ -108,7 +108,7 @@ def _generate(context: Context, settings: Any, seed: int) -> generation.Generate
 
 def reconstruction(corpus: Corpus) -> dict[str, Any]:
     """How well rank tells expression: each data set's line, and R² as their mean weighted by entries."""
-    fits = generation.rank_expressions(corpus)
+    fits = corpus.rank_expressions
     by_dataset = {d["name"]: fit.to_dict() for d, fit in zip(corpus.datasets, fits)}
     r2 = float(np.average([f.r2 for f in fits], weights=[f.n for f in fits]))
     r2_all = float(np.average([f.r2_all for f in fits], weights=[f.n_all for f in fits]))

@@ -119,7 +119,7 @@ class Corpus:
     def datasets(self) -> list[dict[str, Any]]:
         return self._lines(fmt.DATASETS_FILE)
 
-    @property
+    @cached_property
     def rank_expressions(self) -> list[RankExpression]:
         """The rank→expression line of each data set."""
         return [RankExpression(**d["rank_expression"]) for d in self.datasets]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
-from c2s_jax.cells import GeneVocabulary, RankExpression, RepairReport, repair_sentence
-from c2s_jax.data import Corpus, request
+from c2s_jax.cells import GeneVocabulary, RepairReport, repair_sentence
+from c2s_jax.data import request
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of, templates_for
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.generation import Sampling
@@ -118,7 +118,7 @@ class Spaces:
 
     def __init__(self, context: Context, *, components: int):
         train = context.corpus.cells("train")
-        self._fits, self._genes = rank_expressions(context.corpus), context.corpus.genes
+        self._fits, self._genes = context.corpus.rank_expressions, context.corpus.genes
         expression = dense_expression(train, np.arange(len(train)), len(self._genes))
         self._pca = PCA(min(components, *expression.shape), random_state=0).fit(expression)
         self._embed = Embedder(context)
@@ -159,11 +159,6 @@ class Populations:
     shuffled: Population  # generated cells under shuffled labels
     drawn: Population  # training cells drawn by label: another sample of real cells
     spaces: dict[str, str]  # what each space is, for people
-
-
-def rank_expressions(corpus: Corpus) -> list[RankExpression]:
-    """The rank→expression line of each data set of a corpus."""
-    return corpus.rank_expressions
 
 
 def populations(context: Context, split: str, found: Generated, *, components: int, seed: int) -> Populations:

@@ -9,7 +9,7 @@ from c2s_jax import report
 from c2s_jax.evaluation import controls, suite_pages
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations
 from c2s_jax.evaluation.context import Context
-from c2s_jax.evaluation.generation import Generated, Populations, Spaces, rank_expressions
+from c2s_jax.evaluation.generation import Generated, Populations, Spaces
 
 REFERENCES = {
     "real_vs_real": "real vs real",
@@ -83,7 +83,7 @@ def _lines(context: Context) -> list[report.Figure]:
     """Rank and expression of the expressed genes of training cells, a picture a data set."""
     cells = context.corpus.cells("train")
     out = []
-    for dataset, fit in enumerate(rank_expressions(context.corpus)):
+    for dataset, fit in enumerate(context.corpus.rank_expressions):
         rows = np.flatnonzero(cells.dataset_ids == dataset)[:2_000]
         if not len(rows):
             continue

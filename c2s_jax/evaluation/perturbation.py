@@ -11,7 +11,7 @@ from c2s_jax import metrics
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
-from c2s_jax.evaluation.generation import Generated, generate_cells, rank_expressions
+from c2s_jax.evaluation.generation import Generated, generate_cells
 from c2s_jax.generation import Sampling
 
 TASK = "perturbed_cell_generation"
@@ -129,7 +129,7 @@ def _conditions(types: NDArray, perturbations: NDArray) -> NDArray:
 def reconstructed(context: Context, sentences: Sentences, datasets: NDArray) -> NDArray[np.float32]:
     """Expression read off the rank→expression line of each cell's data set."""
     out = np.zeros((len(sentences), len(context.corpus.genes)), np.float32)
-    fits = rank_expressions(context.corpus)
+    fits = context.corpus.rank_expressions
     for dataset in np.unique(datasets):
         rows = np.flatnonzero(datasets == dataset)
         out[rows] = fits[dataset].reconstruct(sentences.select(rows).lists(), context.corpus.genes).toarray()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from c2s_jax.cells import GeneVocabulary
+from c2s_jax.cells import GeneVocabulary, RankExpression
 from c2s_jax.data import Formatter
 from c2s_jax.data.corpus import CellBlock, GeneSet, Interaction, Question
 from c2s_jax.data.ragged import offsets, positions
@@ -76,6 +76,10 @@ class CorpusInMemory:
 
     def cells(self, split: str) -> CellsInMemory:
         return self.source
+
+    @property
+    def rank_expressions(self) -> list[RankExpression]:
+        return [RankExpression(**d["rank_expression"]) for d in self.datasets]
 
     @property
     def genes(self) -> GeneVocabulary:

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from c2s_jax.evaluation import generate_cells, generation, generation_metrics
+from c2s_jax.evaluation import generate_cells, generation_metrics
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.generation import Generated, Spaces, populations
 from c2s_jax.generation import Sampling
@@ -101,9 +101,9 @@ def test_a_real_model_generates(context):
 
 
 def test_expression_is_read_off_the_line_of_each_data_set(context, monkeypatch):
-    (fit,) = generation.rank_expressions(context.corpus)
+    (fit,) = context.corpus.rank_expressions
     higher = dataclasses.replace(fit, intercept=fit.intercept + 1.0)
-    monkeypatch.setattr(generation, "rank_expressions", lambda corpus: [fit, higher])
+    monkeypatch.setitem(vars(context.corpus), "rank_expressions", [fit, higher])
     sentences = sentences_of(context.corpus.cells("test"), np.arange(3), 20)
     found = Spaces(context, components=4).of_sentences(np.array(["x"] * 3), sentences, np.array([1, 0, 1]))
     for expression, genes, line in zip(found.expression, sentences.lists(), (higher, fit, higher)):

@@ -6,7 +6,6 @@ from scipy import stats
 
 from c2s_jax.evaluation import controls, l1000, suite_pages
 from c2s_jax.evaluation.context import dense_expression, sentences_of
-from c2s_jax.evaluation.generation import rank_expressions
 from c2s_jax.evaluation.profiles import training_profiles
 from c2s_jax.generation import Sampling
 from tests.evaluation.test_suites import Perturbed
@@ -51,7 +50,7 @@ def test_scores_by_hand(context, corpus, measured):
     cells, n_genes = corpus.cells("test"), len(corpus.genes)
     treated, control = (dense_expression(cells, rows, n_genes) for rows in (pairs.treated, pairs.control))
     taus, pearsons, deltas, copies = [], [], [], []
-    line = rank_expressions(corpus)[0]
+    line = corpus.rank_expressions[0]
     for t, c, genes in zip(treated, control, sentences_of(cells, pairs.control, context.max_genes).lists()):
         order = np.full(n_genes, -len(genes))
         order[genes] = -np.arange(len(genes))

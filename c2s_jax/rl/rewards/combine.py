@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.rl.rewards import cells, labels, population, ranks, simple, texts
+from c2s_jax.rl.rewards import cells, energy, labels, population, ranks, simple, texts
 from c2s_jax.rl.rewards.base import Completions, MakeReward, Reward, World
 
 REWARDS: dict[str, MakeReward] = {
@@ -18,6 +18,7 @@ REWARDS: dict[str, MakeReward] = {
     "finished": simple.finished,
     "ontology_match": labels.ontology_match,
     "cell_mse": cells.cell_mse,
+    "cell_energy": energy.cell_energy,
     "cell_scfid": population.cell_scfid,
     "gene_set_score": cells.gene_set_score,
     "kendall_tau": ranks.kendall_tau,
