@@ -60,26 +60,31 @@ class Runs:
         flags = [f"--config.seed={seed}", *self._grpo[name]]
         return self._train("grpo", self.folder / f"{name}{seed}", *flags, start=self.sft())
 
-    def more_sft(self, seed: int) -> Path:
+    def more_sft(self, seed: int, name: str = "grpo") -> Path:
         """SFT from it, for as many seconds of processor time as GRPO of the seed took."""
         a_step = seconds(self.sft()) / settings(self.sft())["steps"]
-        flags = [f"--config.seed={seed}", f"--config.steps={round(seconds(self.grpo(seed)) / a_step)}", *self._more]
-        return self._train("sft", self.folder / f"more{seed}", *flags, start=self.sft())
+        flags = [
+            f"--config.seed={seed}",
+            f"--config.steps={round(seconds(self.grpo(seed, name)) / a_step)}",
+            *self._more,
+        ]
+        return self._train("sft", self.folder / f"{_more(name)}{seed}", *flags, start=self.sft())
 
     def all(self, seeds: Sequence[int], only: str | None) -> None:
         """Every run that is asked for: ``"sft"``, ``"grpo"``, or by default all."""
         self.sft()
         for seed, name in itertools.product(seeds if only != "sft" else (), self._grpo):
             self.grpo(seed, name)
-        for seed in seeds if only in (None, "runs") else ():
-            self.more_sft(seed)
+        for seed, name in itertools.product(seeds if only in (None, "runs") else (), self._grpo):
+            self.more_sft(seed, name)
 
     def arms(self, seeds: Sequence[int]) -> dict[str, list[Path]]:
         """Workdirs to compare, by name."""
-        return {
-            "SFT": [self.sft()],
-            "more SFT": [self.more_sft(seed) for seed in seeds],
-        } | {self.called(name): [self.grpo(seed, name) for seed in seeds] for name in self._grpo}
+        found = {"SFT": [self.sft()]}
+        for name in self._grpo:
+            found[f"more SFT, as {self.called(name)}"] = [self.more_sft(seed, name) for seed in seeds]
+            found[self.called(name)] = [self.grpo(seed, name) for seed in seeds]
+        return found
 
     @staticmethod
     def called(name: str) -> str:
@@ -105,6 +110,10 @@ class Runs:
         subprocess.run([sys.executable, "-m", module, *flags], cwd=ROOT, check=True, stdout=sys.stderr)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def _more(name: str) -> str:
+    return "more" if name == "grpo" else f"more_{name}"
 
 
 def seconds(workdir: Path) -> float:
