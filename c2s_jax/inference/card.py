@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from c2s_jax.cells import CellDataError, GeneVocabulary, RankExpression
 from c2s_jax.data import Corpus
@@ -41,7 +40,7 @@ class ModelCard:
     prompts
         Source of the templates it was trained with, see ``tasks.load_templates``.
     gene_counts
-        In how many sentences of (some) training cells each gene stood, int32 [len(genes)]: what drafts of names are
+        In how many sentences of (some) training cells each gene stood, one number a gene: what drafts of names are
         made of. None in cards of older versions.
     """
 
@@ -52,7 +51,7 @@ class ModelCard:
     n_genes: int
     context: int
     prompts: str = "c2s_jax"
-    gene_counts: NDArray[np.int32] | None = None
+    gene_counts: tuple[int, ...] | None = None
 
     def expression(self, dataset: str | None = None) -> RankExpression:
         """The rank→expression line of a data set; without a name, of the one that most entries were fitted on.
@@ -79,7 +78,7 @@ class ModelCard:
             "values": {name: list(values) for name, values in self.values.items()},
             "rank_expression": {name: line.to_dict() for name, line in self.rank_expression.items()},
             "genes": list(self.genes.names),
-            "gene_counts": None if self.gene_counts is None else self.gene_counts.tolist(),
+            "gene_counts": None if self.gene_counts is None else list(self.gene_counts),
         }
 
     @staticmethod
@@ -97,18 +96,18 @@ class ModelCard:
         return ModelCard(corpus.genes, values, lines, tasks, n_genes, context, prompts, _gene_counts(corpus, n_genes))
 
 
-def _gene_counts(corpus: Corpus, n_genes: int) -> NDArray[np.int32]:
+def _gene_counts(corpus: Corpus, n_genes: int) -> tuple[int, ...]:
     """Genes among the first ``n_genes`` of training cells."""
     cells = corpus.cells("train")
     found = cells.take(np.unique(np.linspace(0, len(cells) - 1, min(len(cells), COUNTED_CELLS)).astype(np.int64)))
     rank = np.arange(len(found.genes)) - np.repeat(found.indptr[:-1], np.diff(found.indptr))
-    return np.bincount(found.genes[rank < n_genes], minlength=len(corpus.genes)).astype(np.int32)
+    return tuple(np.bincount(found.genes[rank < n_genes], minlength=len(corpus.genes)).tolist())
 
 
-def _counts(found: list[int] | None, genes: int) -> NDArray[np.int32] | None:
+def _counts(found: list[int] | None, genes: int) -> tuple[int, ...] | None:
     if found is not None and len(found) != genes:
         raise ValueError(f"it has gene_counts of {len(found):,} genes, and {genes:,} genes")
-    return None if found is None else np.array(found, np.int32)
+    return None if found is None else tuple(map(int, found))
 
 
 def write_card(card: ModelCard, folder: str | Path) -> None:

@@ -180,7 +180,7 @@ class LanguageModel(Adapters):
             )
         with self._lock:
             if self._drafted is None or self._drafted[0] is not grammar:
-                table, counts = self.formatter(vocabulary).table, self.card.gene_counts
+                table, counts = self.formatter(vocabulary).table, np.array(self.card.gene_counts)
                 made = GeneDrafts.build(table, grammar, counts, vocab_size=self.config.vocab_size)
                 self._drafted = grammar, made
             return self._drafted[1]
