@@ -1,11 +1,12 @@
 """What the recipes of ``configs/`` have in common: fine-tuning of a released model, and the same for two CPU cores."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from c2s_jax.config import base, mixture_task, overrides
-from c2s_jax.models.gemma2 import RELEASED
+from c2s_jax.models import gemma2, gpt_neox
 
 BASE = "vandijklab/C2S-Scale-Gemma-2-2B"
 
@@ -41,6 +42,35 @@ SMALL: dict[str, Any] = {
     "evaluation.max_genes": 180,
     "evaluation.max_cells": 600,
 }
+# Recipes on Pythia. The model from scratch is the same for tuning and for GRPO, which starts from the tuned one.
+PYTHIA_SMALL: dict[str, Any] = {
+    "accumulate": 1,
+    "model.vocab_size": 0,
+    "model.embed_dim": 128,
+    "model.ffw_dim": 512,
+    "model.num_layers": 4,
+    "model.num_heads": 4,
+    "model.dtype": "float32",
+    "model.remat": "none",
+    "model.attention_chunk": 128,
+}
+PYTHIA_TUNED_SMALL = PYTHIA_SMALL | {
+    "init_from": "",
+    "batch_size": 16,
+    "data.rows_per_block": 256,
+    "optimizer.learning_rate": 2e-3,
+    "optimizer.warmup_steps": 50,
+    "optimizer.weight_decay": 0.1,
+    "validate_every": 50,
+    "validation_rows": 32,
+    "checkpoint.every": 50,
+}
+PYTHIA_GRPO_SMALL = PYTHIA_SMALL | {
+    "optimizer.learning_rate": 5e-4,
+    "optimizer.warmup_steps": 5,
+    "optimizer.weight_decay": 0.0,
+    "log_every": 1,
+}
 SMALL_GENES = {"min_genes": 48, "max_genes": 180}
 NOT_TUNED = "First choices throughout; nothing was tuned."
 
@@ -62,7 +92,7 @@ def fine_tuning(name: str, tasks: dict[str, dict[str, Any]], small: dict[str, An
     """
     config = base()
     config.name, config.init_from = name, BASE
-    config.model.update(RELEASED["2b"], dtype="bfloat16", remat="full")
+    config.model.update(gemma2.RELEASED["2b"], dtype="bfloat16", remat="full")
     config.steps, config.batch_size = 3_000, 8
     config.optimizer.update(learning_rate=1e-5, warmup_steps=100, weight_decay=0.01)
     config.validate_every, config.checkpoint.every = 250, 250
@@ -73,6 +103,27 @@ def fine_tuning(name: str, tasks: dict[str, dict[str, Any]], small: dict[str, An
     less = {f"data.mixture.{task}.{key}": value for task in tasks for key, value in SMALL_GENES.items()}
     config.small = overrides(SMALL | less | (small or {}))
     config.notes = (NOT_TUNED,)
+    return config
+
+
+def pythia(name: str, tasks: Sequence[str], small: dict[str, Any], **settings: Any) -> ConfigDict:
+    """A run of Pythia-1B on some tasks, with a small scale from scratch.
+
+    Parameters
+    ----------
+    name
+        Of the run.
+    tasks
+        Of the mixture, each with ``settings`` (``data.MixtureTask``).
+    small
+        Values of ``config.small``, by dotted key.
+    """
+    config = base("gpt_neox")
+    config.name = name
+    config.model.update(gpt_neox.RELEASED["1b"], dtype="bfloat16", remat="full")
+    config.data.tasks = tuple(tasks)
+    config.data.mixture = ConfigDict({task: mixture_task(task, **settings) for task in tasks})
+    config.small = overrides(small)
     return config
 
 

@@ -10,47 +10,30 @@ responses, each paired at random with a real cell of its condition; the reward i
 scGPT embeddings on the interferon genes; 3 epochs. The small run: docs/recipes/perturbation.md.
 """
 
-import runpy
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
-from c2s_jax.config import base, mixture_task, overrides
-from c2s_jax.models.gpt_neox import RELEASED
+from c2s_jax.recipe import PYTHIA_GRPO_SMALL, pythia
 
-SMALL_MODEL = runpy.run_path(str(Path(__file__).with_name("sft_dong.py")))["SMALL_MODEL"]
 TASK = "perturbed_cell_generation"
+SMALL = PYTHIA_GRPO_SMALL | {
+    "steps": 20,
+    "data.seq_len": 160,
+    "grpo.prompts": 12,
+    "grpo.num_generations": 16,
+    "grpo.max_completion_length": 96,
+    "grpo.beta": 0.02,
+    "checkpoint.every": 10,
+}
 
 
 def get_config() -> ConfigDict:
-    config = base("gpt_neox")
-    config.name, config.objective = "grpo_dong", "grpo"
-    config.model.update(RELEASED["1b"], dtype="bfloat16", remat="full")
+    config = pythia("grpo_dong", (TASK,), SMALL)
+    config.objective = "grpo"
     config.steps = 1_000
     config.accumulate = 8
     config.data.seq_len = 8192
-    config.data.tasks = (TASK,)
-    config.data.mixture = ConfigDict({TASK: mixture_task(TASK)})
     config.grpo.update(prompts=8, num_generations=32, max_completion_length=4096, beta=0.0, loss_type="grpo")
     config.grpo.rewards = ConfigDict({"cell_mse": {"weight": 1.0, "genes": "", "encoder": "", "real": "drawn"}})
     config.optimizer.update(learning_rate=1e-6, warmup_steps=50)
     config.checkpoint.every = 100
-    small = {key: value for key, value in SMALL_MODEL.items() if key != "init_from"}
-    config.small = overrides(
-        small
-        | {
-            "steps": 20,
-            "accumulate": 1,
-            "data.seq_len": 160,
-            "grpo.prompts": 12,
-            "grpo.num_generations": 16,
-            "grpo.max_completion_length": 96,
-            "grpo.beta": 0.02,
-            "optimizer.learning_rate": 5e-4,
-            "optimizer.warmup_steps": 5,
-            "optimizer.weight_decay": 0.0,
-            "log_every": 1,
-            "checkpoint.every": 10,
-        }
-    )
     return config

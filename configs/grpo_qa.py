@@ -8,49 +8,32 @@ test that neither has seen. Rizvi et al., bioRxiv 2025.04.14.648850: 32 answers 
 rate 5e-7.
 """
 
-import runpy
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
-from c2s_jax.config import base, mixture_task, overrides
-from c2s_jax.models.gpt_neox import RELEASED
+from c2s_jax.recipe import PYTHIA_GRPO_SMALL, pythia
 
-SMALL_MODEL = runpy.run_path(str(Path(__file__).with_name("sft_dong.py")))["SMALL_MODEL"]
 TASK = "question_answering"
+SMALL = PYTHIA_GRPO_SMALL | {
+    "steps": 24,
+    "data.seq_len": 512,
+    f"data.mixture.{TASK}.min_genes": 4,
+    f"data.mixture.{TASK}.max_genes": 8,
+    f"data.mixture.{TASK}.min_cells": 2,
+    f"data.mixture.{TASK}.max_cells": 2,
+    "grpo.num_generations": 16,
+    "grpo.max_completion_length": 96,
+    "checkpoint.every": 8,
+}
 
 
 def get_config() -> ConfigDict:
-    config = base("gpt_neox")
-    config.name, config.objective = "grpo_qa", "grpo"
-    config.model.update(RELEASED["1b"], dtype="bfloat16", remat="full")
+    config = pythia("grpo_qa", (TASK,), SMALL)
+    config.objective = "grpo"
     config.steps = 600
     config.accumulate = 8
     config.data.seq_len = 8192
-    config.data.tasks = (TASK,)
-    config.data.mixture = ConfigDict({TASK: mixture_task(TASK)})
     config.grpo.update(prompts=8, num_generations=32, max_completion_length=256, beta=0.03, loss_type="grpo")
     config.grpo.rewards = ConfigDict({"bert_score": {"encoder": "dmis-lab/biobert-base-cased-v1.1", "layer": 12}})
     config.optimizer.update(learning_rate=5e-7, warmup_steps=10)
     config.checkpoint.every = 50
-    small = {key: value for key, value in SMALL_MODEL.items() if key != "init_from"}
-    config.small = overrides(
-        small
-        | {
-            "steps": 24,
-            "accumulate": 1,
-            "data.seq_len": 512,
-            f"data.mixture.{TASK}.min_genes": 4,
-            f"data.mixture.{TASK}.max_genes": 8,
-            f"data.mixture.{TASK}.min_cells": 2,
-            f"data.mixture.{TASK}.max_cells": 2,
-            "grpo.num_generations": 16,
-            "grpo.max_completion_length": 96,
-            "optimizer.learning_rate": 5e-4,
-            "optimizer.warmup_steps": 5,
-            "optimizer.weight_decay": 0.0,
-            "log_every": 1,
-            "checkpoint.every": 8,
-        }
-    )
     return config
