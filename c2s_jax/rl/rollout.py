@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-TIME_MULTIPLE = 64  # rows are padded to a multiple of this, so that few programs are compiled
-
 
 def arrays(
     prompts: Sequence[NDArray[np.int32]],
@@ -39,8 +37,7 @@ def arrays(
     """
     n, limit = completions.shape
     prompt_lengths = np.repeat([len(p) for p in prompts], num_generations).astype(np.int32)
-    time = int((prompt_lengths + lengths).max())
-    tokens = np.full((n, -(-time // TIME_MULTIPLE) * TIME_MULTIPLE), pad_id, np.int32)
+    tokens = np.full((n, int((prompt_lengths + lengths).max())), pad_id, np.int32)
     for i, prompt in enumerate(prompts):
         tokens[i * num_generations : (i + 1) * num_generations, : len(prompt)] = prompt
     there = np.arange(limit) < np.asarray(lengths)[:, None]
