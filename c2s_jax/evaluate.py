@@ -22,7 +22,7 @@ from c2s_jax.config import mixture, parse_flags, plain
 from c2s_jax.data import Corpus, Formatter
 from c2s_jax.evaluation import Context, annotation, beside, exports, generation, pages, suite_pages, suites
 from c2s_jax.evaluation.store import Store, weights_fingerprint
-from c2s_jax.generation import Sampler, Sampling
+from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, state_to_restore
 from c2s_jax.parallel import make_mesh
 from c2s_jax.text import GeneTokenTable, load_tokenizer
@@ -102,8 +102,7 @@ def _annotate(context: Context, settings: Any) -> annotation.Annotations:
 
 def _generate(context: Context, settings: Any, seed: int) -> generation.Generated:
     e = settings
-    sampling = Sampling(temperature=e.temperature, top_p=e.top_p)
-    return generation.generate_cells(context, e.split, sampling=sampling, seed=seed, max_cells=e.max_cells)
+    return generation.generate_cells(context, e.split, sampling=suites.sampling(e), seed=seed, max_cells=e.max_cells)
 
 
 def reconstruction(corpus: Corpus) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from c2s_jax.data.corpus import CellSource, Corpus
 from c2s_jax.data.formatting import Formatter
 from c2s_jax.data.mixture import Mixture, MixtureTask
 from c2s_jax.data.prompts import Prompts, PromptStream
+from c2s_jax.data.reconstruct import reconstruct
 from c2s_jax.data.requests import Request, request
 from c2s_jax.data.stream import PackedRows, batches
 
@@ -20,5 +21,6 @@ __all__ = [
     "Prompts",
     "Request",
     "batches",
+    "reconstruct",
     "request",
 ]

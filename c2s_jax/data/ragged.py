@@ -13,6 +13,11 @@ def offsets(lengths: NDArray) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """Numbers of at most ``most`` of ``n`` rows, rising, spread over all of them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
 def positions(starts: NDArray, lengths: NDArray) -> NDArray[np.int64]:
     """Concatenation of ``arange(start, start + length)`` over all rows."""
     ends = np.cumsum(lengths, dtype=np.int64)

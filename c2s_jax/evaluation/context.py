@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request
+from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request, request
 from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.generation import Sampler, Samples, Sampling
@@ -72,6 +72,11 @@ class Context:
                 progress=bar.update,
             )
 
+    @property
+    def longest_sentence(self) -> int:
+        """Most genes that a generated sentence may have: those of the longest training cell, within ``max_genes``."""
+        return min(int(self.corpus.cells("train").n_genes.max()), self.max_genes)
+
     def tokens_of(self, n_genes: int) -> int:
         """Most tokens that ``n_genes`` gene names, a period and the end token can take, rounded up to 32.
 
@@ -133,6 +138,16 @@ def templates_for(
     if not found:
         raise ValueError(f"every template of {task} (prompts={prompts!r}) needs a field that some cells lack")
     return found, columns
+
+
+def requests_in_turn(
+    templates: Sequence[Template], columns: Mapping[str, NDArray], n_genes: NDArray[np.integer]
+) -> list[Request]:
+    """One request a row of ``columns``, with so many genes; templates are taken in turn."""
+    return [
+        request(templates[i % len(templates)], {name: str(column[i]) for name, column in columns.items()}, int(n))
+        for i, n in enumerate(n_genes)
+    ]
 
 
 def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) -> Sentences:

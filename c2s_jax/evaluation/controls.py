@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 HIGHER = (
     *("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "jaccard", "bertscore"),
     *("tau", "pearson_delta"),
@@ -32,6 +35,14 @@ def unbeaten(values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any
             if not (low > 0 if metric in HIGHER else high < 0):
                 flags.setdefault(metric, []).append(scramble)
     return flags
+
+
+def elsewhere(kinds: NDArray, seed: int) -> NDArray[np.int64] | None:
+    """For each example one of another kind, int64 [N]; None where all are of one."""
+    if len(np.unique(kinds)) < 2:
+        return None
+    rng = np.random.Generator(np.random.Philox(key=seed + 1))
+    return np.array([rng.choice(np.flatnonzero(kinds != kind)) for kind in kinds])
 
 
 def sentences(suite: str, values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any]]) -> list[str]:

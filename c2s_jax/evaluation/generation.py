@@ -10,8 +10,15 @@ from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.cells import GeneVocabulary, RepairReport, repair_sentence
-from c2s_jax.data import request
-from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of, templates_for
+from c2s_jax.data import reconstruct
+from c2s_jax.evaluation.context import (
+    Context,
+    Sentences,
+    dense_expression,
+    requests_in_turn,
+    sentences_of,
+    templates_for,
+)
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.generation import Sampling
 from c2s_jax.tasks import TASKS
@@ -82,18 +89,13 @@ def generate_cells(
     templates, columns = templates_for(task, prompts, cells, indices)
     columns |= {name: column for name, column in values.items() if name in columns}
     real = sentences_of(cells, indices, context.max_genes)
-    lengths = np.diff(real.indptr)
-    requests = [
-        request(templates[i % len(templates)], {name: str(column[i]) for name, column in columns.items()}, int(n))
-        for i, n in enumerate(lengths)
-    ]
-    longest = min(int(context.corpus.cells("train").n_genes.max()), context.max_genes)
+    requests = requests_in_turn(templates, columns, np.diff(real.indptr))
     none = Sentences.of([np.empty(0, np.int32)] * len(requests))
     samples = context.ask(
         requests,
         none,
         what="generate",
-        max_new_tokens=context.tokens_of(longest),
+        max_new_tokens=context.tokens_of(context.longest_sentence),
         sampling=sampling,
         seed=seed,
     )
@@ -118,8 +120,8 @@ class Spaces:
 
     def __init__(self, context: Context, *, components: int):
         train = context.corpus.cells("train")
-        self._fits, self._genes = context.corpus.rank_expressions, context.corpus.genes
-        expression = dense_expression(train, np.arange(len(train)), len(self._genes))
+        self._corpus = context.corpus
+        expression = dense_expression(train, np.arange(len(train)), len(context.corpus.genes))
         self._pca = PCA(min(components, *expression.shape), random_state=0).fit(expression)
         self._embed = Embedder(context)
 
@@ -133,11 +135,7 @@ class Spaces:
 
     def of_sentences(self, labels: NDArray, sentences: Sentences, datasets: NDArray[np.int32]) -> Population:
         """Cells known by their order of genes: expression is read off the rank→expression line of their data set."""
-        expression = np.zeros((len(sentences), len(self._genes)), np.float32)
-        for dataset in np.unique(datasets):
-            rows = np.flatnonzero(datasets == dataset)
-            lists = sentences.select(rows).lists()
-            expression[rows] = self._fits[dataset].reconstruct(lists, self._genes).toarray()
+        expression = reconstruct(self._corpus, sentences.lists(), datasets)
         return Population(labels, expression, self._spaces(expression, sentences))
 
     def of_cells(self, labels: NDArray, expression: NDArray, sentences: Sentences) -> Population:

@@ -10,11 +10,19 @@ from scipy import stats
 
 from c2s_jax import metrics
 from c2s_jax.cells import repair_sentence
-from c2s_jax.data import Corpus, MixtureTask, request
+from c2s_jax.data import Corpus, MixtureTask, reconstruct
 from c2s_jax.data.contexts import CONTEXTS, Known
 from c2s_jax.data.permute import keys
-from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of, templates_for
-from c2s_jax.evaluation.perturbation import perturbed, reconstructed
+from c2s_jax.evaluation import controls
+from c2s_jax.evaluation.context import (
+    Context,
+    Sentences,
+    dense_expression,
+    requests_in_turn,
+    sentences_of,
+    templates_for,
+)
+from c2s_jax.evaluation.perturbation import perturbed
 from c2s_jax.evaluation.profiles import training_profiles
 from c2s_jax.generation import Sampling
 from c2s_jax.rl.rewards.genes import chosen_genes
@@ -81,8 +89,8 @@ def l1000_metrics(
         found["cell_line_mean"] = sides.of_profiles(means.line.of(lines)[:, subset])
         if untreated.any():
             found["mean_shift"] = sides.of_profiles(sides.control + means.shift.of(names)[:, subset])
-    if (others := other_names(names, seed)) is not None:
-        found["shuffled_perturbations"] = sides.generated(others, sampling, seed)[0]
+    if (others := controls.elsewhere(names, seed)) is not None:
+        found["shuffled_perturbations"] = sides.generated(names[others], sampling, seed)[0]
     told = {name: _told(scores, found["generated"], seed) for name, scores in found.items()}
     if (again := _replicates(pairs.treated, lines, names, seed)) is not None:
         first, second = again
@@ -112,14 +120,6 @@ def pairs_of(corpus: Corpus, split: str, most: int, seed: int) -> Pairs | None:
     return Pairs(lists[::2], lists[1::2])
 
 
-def other_names(names: NDArray, seed: int) -> NDArray | None:
-    """For each pair the perturbation of another pair, never its own; None where all have the same."""
-    if len(np.unique(names)) < 2:
-        return None
-    rng = np.random.Generator(np.random.Philox(key=seed + 1))
-    return np.array([rng.choice(names[names != name]) for name in names])
-
-
 class Sides:
     """What is compared with the treated cells of some pairs, over some genes.
 
@@ -145,7 +145,7 @@ class Sides:
     def of_sentences(self, sentences: Sentences) -> dict[str, NDArray[np.float64]]:
         """Of genes in order: expression is read off the line of each treated cell's data set."""
         datasets = self._cells.dataset_ids[self._pairs.treated]
-        expression = reconstructed(self._context, sentences, datasets)[:, self._subset]
+        expression = reconstruct(self._context.corpus, sentences.lists(), datasets, self._subset)
         return self._scores(_order(sentences, len(self._context.corpus.genes))[:, self._subset], expression)
 
     def generated(
@@ -156,16 +156,12 @@ class Sides:
         templates, columns = templates_for(TASK, "c2s_jax", self._cells, rows)
         columns |= {"perturbation": perturbations}
         shown = sentences_of(self._cells, self._pairs.control, context.max_genes)
-        requests = [
-            request(templates[i % len(templates)], {name: str(column[i]) for name, column in columns.items()}, int(n))
-            for i, n in enumerate(np.diff(shown.indptr))
-        ]
-        longest = min(int(context.corpus.cells("train").n_genes.max()), context.max_genes)
+        requests = requests_in_turn(templates, columns, np.diff(shown.indptr))
         samples = context.ask(
             requests,
             shown,
             what="respond",
-            max_new_tokens=context.tokens_of(longest),
+            max_new_tokens=context.tokens_of(context.longest_sentence),
             sampling=sampling,
             seed=seed,
         )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from c2s_jax import report
+from c2s_jax.data.ragged import places
 from c2s_jax.evaluation import controls, suite_pages
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations
 from c2s_jax.evaluation.context import Context
@@ -88,7 +89,7 @@ def _lines(context: Context) -> list[report.Figure]:
         if not len(rows):
             continue
         block = cells.take(rows)
-        ranks = np.arange(len(block.genes)) - np.repeat(block.indptr[:-1], np.diff(block.indptr))
+        ranks = places(np.diff(block.indptr))
         name = context.corpus.datasets[dataset]["name"]
         out.append(report.rank_expression(ranks, block.expression.astype(np.float32), fit, dataset=name))
     return out

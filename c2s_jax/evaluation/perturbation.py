@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
-from c2s_jax.data import CellSource
+from c2s_jax.data import CellSource, reconstruct
 from c2s_jax.evaluation import exports
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
 from c2s_jax.evaluation.generation import Generated, generate_cells
@@ -74,7 +74,7 @@ def perturbation_metrics(
     datasets = cells.dataset_ids[treated]
 
     def of(sentences: Sentences) -> Cells:
-        return conditions, pca.transform(reconstructed(context, sentences, datasets))
+        return conditions, pca.transform(reconstruct(context.corpus, sentences.lists(), datasets))
 
     made = generate(names)
     sides = {
@@ -90,7 +90,7 @@ def perturbation_metrics(
             folder,
             export,
             real=expression,
-            generated=reconstructed(context, made.sentences, datasets),
+            generated=reconstruct(context.corpus, made.sentences.lists(), datasets),
             control=dense_expression(*untreated, n_genes),
             obs={"perturbation": names, "cell_type": cells.fields("cell_type")[treated]},
             control_obs={"cell_type": untreated[0].fields("cell_type")[untreated[1]]},
@@ -124,16 +124,6 @@ def _controls(context: Context, split: str, control: str) -> tuple[CellSource, N
 
 def _conditions(types: NDArray, perturbations: NDArray) -> NDArray:
     return np.array([f"{t} · {p}" for t, p in zip(types, perturbations)], dtype=np.str_)
-
-
-def reconstructed(context: Context, sentences: Sentences, datasets: NDArray) -> NDArray[np.float32]:
-    """Expression read off the rank→expression line of each cell's data set."""
-    out = np.zeros((len(sentences), len(context.corpus.genes)), np.float32)
-    fits = context.corpus.rank_expressions
-    for dataset in np.unique(datasets):
-        rows = np.flatnonzero(datasets == dataset)
-        out[rows] = fits[dataset].reconstruct(sentences.select(rows).lists(), context.corpus.genes).toarray()
-    return out
 
 
 def _references(train: CellSource, treated: NDArray, space: NDArray, conditions: set[str]) -> dict[str, Cells]:

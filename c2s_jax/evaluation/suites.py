@@ -41,7 +41,7 @@ def _perturbation(context: Context, settings: Any, seed: int) -> Found:
     return perturbation_metrics(
         context,
         e.split,
-        sampling=_sampling(e),
+        sampling=sampling(e),
         components=e.pca_components,
         max_cells=e.max_cells,
         seed=seed,
@@ -52,13 +52,14 @@ def _perturbation(context: Context, settings: Any, seed: int) -> Found:
 
 def _l1000(context: Context, settings: Any, seed: int) -> Found:
     e = settings
-    sampling = _sampling(e)
-    return l1000_metrics(context, e.split, sampling=sampling, genes=e.l1000_genes, max_pairs=e.max_prompts, seed=seed)
+    return l1000_metrics(
+        context, e.split, sampling=sampling(e), genes=e.l1000_genes, max_pairs=e.max_prompts, seed=seed
+    )
 
 
 def _spatial(context: Context, settings: Any, seed: int) -> Found:
     e = settings
-    return spatial_metrics(context, e.split, sampling=_sampling(e), max_examples=e.max_prompts, seed=seed)
+    return spatial_metrics(context, e.split, sampling=sampling(e), max_examples=e.max_prompts, seed=seed)
 
 
 def _texts(suite: str, context: Context, settings: Any, seed: int) -> Found:
@@ -83,7 +84,8 @@ def _scaling(context: Context, settings: Any, seed: int) -> Found:
     return {task: loss.to_json() for task, loss in losses.items()} or None
 
 
-def _sampling(settings: Any) -> Sampling:
+def sampling(settings: Any) -> Sampling:
+    """How cells are drawn, of the configuration's ``evaluation``."""
     return Sampling(temperature=settings.temperature, top_p=settings.top_p)
 
 

@@ -10,6 +10,7 @@ from c2s_jax import metrics
 from c2s_jax.data import MixtureTask, PromptStream
 from c2s_jax.data.contexts import MissingData
 from c2s_jax.data.prompts import Prompts
+from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.context import Context
 from c2s_jax.generation import Sampling
 from c2s_jax.metrics.bertscore import TokenEncoder
@@ -82,7 +83,7 @@ def text_metrics(
         name: {"bertscore": float(f1(texts, asked.references).mean())}
         for name, texts in (_baselines(asked, train, f1, seed) if train else {}).items()
     }
-    others = _elsewhere(asked.units, seed)
+    others = controls.elsewhere(asked.units, seed)
     scrambles = {}
     if others is not None:
         swapped = [answers[i] for i in others]
@@ -150,14 +151,6 @@ def _baselines(asked: Asked, train: Asked, f1: Any, seed: int) -> dict[str, list
     means = [f1([candidate] * len(rest), [[text] for text in rest]).mean() for candidate in candidates]
     central = candidates[int(np.argmax(means))]
     return {"random_training_answer": drawn, "central_training_answer": [central] * len(asked.references)}
-
-
-def _elsewhere(units: NDArray[np.str_], seed: int) -> NDArray[np.int64] | None:
-    """For each prompt another one of another unit; None where all are of one."""
-    if len(np.unique(units)) < 2:
-        return None
-    rng = np.random.Generator(np.random.Philox(key=seed + 1))
-    return np.array([rng.choice(np.flatnonzero(units != unit)) for unit in units])
 
 
 def _by_distribution(f1: NDArray, units: NDArray[np.str_], train: Asked | None) -> dict[str, Any]:

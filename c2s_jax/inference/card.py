@@ -12,6 +12,7 @@ import numpy as np
 from c2s_jax.cells import CellDataError, GeneVocabulary, RankExpression
 from c2s_jax.data import Corpus
 from c2s_jax.data.corpus_format import FIELDS
+from c2s_jax.data.ragged import evenly, places
 
 FILE = "c2s.json"
 VERSION = 1
@@ -99,8 +100,8 @@ class ModelCard:
 def _gene_counts(corpus: Corpus, n_genes: int) -> tuple[int, ...]:
     """Genes among the first ``n_genes`` of training cells."""
     cells = corpus.cells("train")
-    found = cells.take(np.unique(np.linspace(0, len(cells) - 1, min(len(cells), COUNTED_CELLS)).astype(np.int64)))
-    rank = np.arange(len(found.genes)) - np.repeat(found.indptr[:-1], np.diff(found.indptr))
+    found = cells.take(evenly(len(cells), COUNTED_CELLS))
+    rank = places(np.diff(found.indptr))
     return tuple(np.bincount(found.genes[rank < n_genes], minlength=len(corpus.genes)).tolist())
 
 

@@ -1,12 +1,13 @@
 """Rewards that compare generated cells with real ones of the same condition."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from c2s_jax.data import reconstruct
 from c2s_jax.data.permute import below, keys
 from c2s_jax.encoders.cells import load_cell_encoder
 from c2s_jax.rl.rewards.base import Completions, Reward, World
@@ -95,7 +96,6 @@ class RealCells:
         self._encoder = load_cell_encoder(encoder) if encoder else None
         cells = world.corpus.cells(world.split)
         self._cells, self._datasets = cells, cells.dataset_ids
-        self._fits = world.corpus.rank_expressions
         columns = [cells.field_codes(field)[0] for field in condition] or [np.zeros(len(cells), np.int32)]
         _, self._condition = np.unique(np.stack(columns), axis=1, return_inverse=True)
         self._condition = self._condition.reshape(-1)
@@ -108,9 +108,11 @@ class RealCells:
         """Cells of the split."""
         return len(self._order)
 
-    def conditions(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number of the condition of each of some cells."""
-        return self._condition[cells]
+    def by_condition(self, cells: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Numbers of the conditions of some cells, and which of these are of each."""
+        conditions = self._condition[cells]
+        for number in np.unique(conditions).tolist():
+            yield number, np.flatnonzero(conditions == number)
 
     def of_condition(self, number: int) -> NDArray[np.int64]:
         """The cells of a condition."""
@@ -127,13 +129,7 @@ class RealCells:
 
     def reconstruct(self, completions: Completions) -> NDArray[np.float32]:
         """Expression [N, g] of generated cells, by the rank→expression line of the data set they were asked for."""
-        lists, out = completions.genes, np.empty((len(completions), len(self.genes)), np.float32)
-        datasets = self._datasets[completions.cells]
-        for number in np.unique(datasets).tolist():
-            rows = np.flatnonzero(datasets == number)
-            made = self._fits[number].reconstruct([lists[i] for i in rows], self.world.corpus.genes)
-            out[rows] = made.tocsr()[:, self.genes].toarray()
-        return out
+        return reconstruct(self.world.corpus, completions.genes, self._datasets[completions.cells], self.genes)
 
     def represent(self, expression: NDArray[np.float32], names: NDArray) -> NDArray[np.float32]:
         """What cells [n, g] are compared by, [n, D]; what is random about it hangs on their names."""
@@ -148,8 +144,7 @@ class RealCells:
     def mean_squared(self, made: NDArray[np.float32], cells: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean over dimensions, and over all cells of the condition of each of ``cells``, of the squared difference."""
         out = np.empty(len(made))
-        for number in np.unique(self._condition[cells]).tolist():
-            rows = np.flatnonzero(self._condition[cells] == number)
+        for number, rows in self.by_condition(cells):
             mean, squares = self._moment(number)
             out[rows] = np.mean(made[rows] * (made[rows] - 2 * mean), axis=1, dtype=np.float64) + squares
         return out

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from c2s_jax.data.ragged import evenly
 from c2s_jax.rl.rewards.base import Completions, Reward, World
 from c2s_jax.rl.rewards.cells import CONDITION, RealCells
 from c2s_jax.rl.rewards.genes import chosen_genes
@@ -47,15 +48,13 @@ def cell_energy(
     def target(number: int) -> NDArray[np.float32]:
         if number not in known:
             cells = real.of_condition(number)
-            chosen = np.unique(np.linspace(0, len(cells) - 1, min(len(cells), real_cells)).astype(np.int64))
-            known[number] = real.represented(cells[chosen])
+            known[number] = real.represented(cells[evenly(len(cells), real_cells)])
         return known[number]
 
     def reward(completions: Completions) -> NDArray[np.float64]:
         made = real.represent(real.reconstruct(completions), completions.numbers)
-        conditions, out = real.conditions(completions.cells), np.empty(len(completions))
-        for number in np.unique(conditions).tolist():
-            rows = np.flatnonzero(conditions == number)
+        out = np.empty(len(completions))
+        for number, rows in real.by_condition(completions.cells):
             if len(rows) < 2:
                 raise ValueError(f"cell_energy needs at least 2 completions about a condition, got {len(rows)}")
             out[rows] = energy_rewards(made[rows], target(number))

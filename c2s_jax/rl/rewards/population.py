@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from c2s_jax.data.ragged import evenly
 from c2s_jax.metrics import Moments
 from c2s_jax.rl.rewards.base import Completions, Reward, World
 from c2s_jax.rl.rewards.cells import CONDITION, RealCells
@@ -47,9 +48,8 @@ def cell_scfid(
 
     def reward(completions: Completions) -> NDArray[np.float64]:
         made = space.of(real.represent(real.reconstruct(completions), completions.numbers))
-        conditions, out = real.conditions(completions.cells), np.full(len(completions), np.nan)
-        for number in np.unique(conditions).tolist():
-            rows = np.flatnonzero(conditions == number)
+        out = np.full(len(completions), np.nan)
+        for number, rows in real.by_condition(completions.cells):
             if len(rows) < 3:
                 raise ValueError(f"cell_scfid needs at least 3 completions about a condition, got {len(rows)}")
             target = space.moments(number)
@@ -65,8 +65,7 @@ class Space:
 
     def __init__(self, real: RealCells, components: int):
         self._real, self._known = real, dict[int, Moments]()
-        n = real.count
-        cells = real.represented(np.unique(np.linspace(0, n - 1, min(n, MOST_CELLS)).astype(np.int64)))
+        cells = real.represented(evenly(real.count, MOST_CELLS))
         self._mean = cells.mean(0, dtype=np.float64)
         centred = cells - self._mean
         vectors = np.linalg.eigh(centred.T @ centred)[1]
