@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,6 @@ def write_run(folder: Path, width: int, *, rank: int = 0, seed: int = 0, law: Po
     return folder
 
 
-def reported(folders: list[Path], workdir: Path, *, held_out: int, after: float) -> dict:
-    """``scaling.report`` in a process of its own, as the command runs it."""
-    call = f"scaling.report([Path(f) for f in {[str(f) for f in folders]!r}], Path({str(workdir)!r}), "
-    code = f"from pathlib import Path; from c2s_jax import scaling; {call}held_out={held_out}, after={after})"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True)
-    return json.loads((workdir / "scaling.json").read_text())
-
-
 @pytest.fixture
 def ladder(tmp_path) -> list[Path]:
     return [write_run(tmp_path / f"w{width}", width) for width in WIDTHS]
@@ -58,7 +49,7 @@ def test_what_a_run_says(ladder):
 
 
 def test_the_largest_is_predicted_from_the_others(ladder, tmp_path):
-    found = reported(ladder, tmp_path, held_out=1, after=0.2)
+    found = scaling.report(ladder, tmp_path, held_out=1, after=0.2)
     assert json.loads((tmp_path / "scaling.json").read_text()) == found
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
     told = {(p["run"], p["metric"]): p for p in found["predictions"]["full"]}
@@ -76,18 +67,18 @@ def test_the_largest_is_predicted_from_the_others(ladder, tmp_path):
 
 
 def test_the_held_out_run_is_not_fitted(ladder, tmp_path):
-    before = reported(ladder, tmp_path, held_out=1, after=0.2)["laws"]
+    before = scaling.report(ladder, tmp_path, held_out=1, after=0.2)["laws"]
     (ladder[-1] / "metrics.jsonl").unlink()
     (ladder[-1] / "config.json").unlink()
     ladder[-1].rmdir()
     write_run(ladder[-1], WIDTHS[-1], law=PowerLaw(9.0, (30.0, 900.0), (0.3, 0.5)))
-    assert reported(ladder, tmp_path, held_out=1, after=0.2)["laws"] == before
+    assert scaling.report(ladder, tmp_path, held_out=1, after=0.2)["laws"] == before
 
 
 def test_adapters_have_a_law_of_their_own(ladder, tmp_path):
     worse = PowerLaw(2.5, (30.0, 900.0), (0.3, 0.5))
     adapters = [write_run(tmp_path / f"l{width}", width, rank=2, law=worse) for width in WIDTHS]
-    found = reported([*ladder, *adapters], tmp_path, held_out=1, after=0.2)
+    found = scaling.report([*ladder, *adapters], tmp_path, held_out=1, after=0.2)
     last = {kind: told[0] for kind, told in found["predictions"].items()}
     assert last["LoRA"]["by_size"]["loss"] - last["full"]["by_size"]["loss"] == pytest.approx(0.5, abs=0.02)
 

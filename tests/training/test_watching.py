@@ -143,8 +143,14 @@ def test_profile_of_some_steps(tmp_path: Path) -> None:
         profile.after(step, double(jnp.ones(10)))
     profile.close()
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
-    Profile(str(tmp_path), ()).before(0)
-    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+
+
+def test_no_profile_of_any_step(tmp_path: Path) -> None:
+    profile = Profile(str(tmp_path), ())
+    for step in (0, 1):
+        profile.before(step)
+        assert not profile._running
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("steps", [(3,), (3, 2), (0, 2), (1, 2, 3)])
