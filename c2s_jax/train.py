@@ -247,7 +247,9 @@ def main(argv: list[str]) -> None:
     try:
         start_processes(config.distributed)
         run = grpo.train if config.objective == "grpo" else train
-        run(config, workdirs.resolve(WORKDIR.value, config), print_sharding=PRINT_SHARDING.value)
+        workdir = workdirs.resolve(WORKDIR.value, config)
+        with workdirs.alone(workdir):
+            run(config, workdir, print_sharding=PRINT_SHARDING.value)
     except Preempted as end:
         workdirs.say(str(end))
         sys.exit(preemption.EXIT_CODE)

@@ -1,9 +1,12 @@
 """What a run keeps in its folder besides checkpoints: its configuration, data made for it, times."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -48,6 +51,29 @@ def resolve(flag: str | None, config: Any) -> str:
             "gcsfuse); give the folder"
         )
     return workdir
+
+
+@contextlib.contextmanager
+def alone(workdir: str) -> Iterator[None]:
+    """Keep other processes on this machine from training in ``workdir``: two would write over each other's files.
+
+    Raises
+    ------
+    ValueError
+        When one does already.
+    """
+    if jax.process_index():
+        yield
+        return
+    os.makedirs(workdir, exist_ok=True)
+    with open(os.path.join(workdir, ".lock"), "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel drops it however the process ends
+        except BlockingIOError:
+            raise ValueError(f"{workdir}: another process trains there; end it, or give another --workdir") from None
+        except OSError:  # not every mounted bucket has locks
+            pass
+        yield
 
 
 def claim(workdir: str, config: dict[str, Any]) -> None:

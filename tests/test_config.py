@@ -291,6 +291,17 @@ class TestClaim:
             self.claim(workdir, **change)
 
 
+def test_one_process_a_workdir(tmp_path):
+    workdir = str(tmp_path / "new" / "run")
+    with workdirs.alone(workdir):
+        with pytest.raises(ValueError, match=f"{workdir}: another process trains there"), workdirs.alone(workdir):
+            pass
+        with workdirs.alone(str(tmp_path / "other")):
+            pass
+    with workdirs.alone(workdir):
+        pass
+
+
 @pytest.mark.parametrize("key", ["corpus", "tokenizer"])
 def test_no_data_given(tmp_path, key):
     config = configs.base()

@@ -18,7 +18,7 @@ class Profile:
 
     def __init__(self, workdir: str, steps: Sequence[int]):
         self._directory = os.path.join(workdir, "profile")
-        self._first, self._last = steps or (None, 0)
+        self._first, self._last = steps or (-1, -1)
         self._running = False
 
     def before(self, step: int) -> None:
