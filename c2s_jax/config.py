@@ -134,6 +134,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.loss_samples = 500  # of each task, in scaling
     config.evaluation.loss_batch_size = 8
     config.evaluation.more_suites = ()  # beside annotation and generation, see docs/metrics.md: "embedding", "qa", …
+    config.evaluation.more_spaces = ("model",)  # beside PCA, of "perturbation": FILE.gmt:SET[+SET...], a scGPT's folder
     config.evaluation.export = ()  # h5ad files for others to score: "cell-eval", "pertpy", "scib-metrics"
     config.notes = ()  # sentences for the report, e.g. what was tuned and on what
 

@@ -12,9 +12,8 @@ from c2s_jax.evaluation import controls, suite_pages
 COLUMNS = {
     "annotation": ("accuracy", "macro_f1", "unparsed", "ece"),
     "generation": ("valid", "unique", "overlap", "knn_accuracy", "scfid", "scfid_model"),
-    **suite_pages.COLUMNS,
 }
-TITLES = {"annotation": "Cell type annotation", "generation": "Conditional cell generation", **suite_pages.TITLES}
+TITLES = {"annotation": "Cell type annotation", "generation": "Conditional cell generation"}
 
 
 def read_runs(workdirs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -49,7 +48,8 @@ def tables(runs: Mapping[str, Mapping[str, Any]]) -> list[report.Table]:
     Baselines that do not depend on the model are those of the first run; they stand under the runs.
     """
     flat = {name: suite_pages.flat(metrics) for name, metrics in runs.items()}
-    shown = [suite for suite in COLUMNS if all(metrics.get(suite) for metrics in flat.values())]
+    suites = [*COLUMNS, *suite_pages.shown(next(iter(flat.values())))]
+    shown = [suite for suite in suites if all(metrics.get(suite) for metrics in flat.values())]
     return [_table(suite, {name: metrics[suite] for name, metrics in flat.items()}) for suite in shown]
 
 
@@ -76,11 +76,12 @@ def _table(suite: str, runs: Mapping[str, Mapping[str, Any]]) -> report.Table:
         rows[name + mark] = {**values, "ece": values.get("calibration", {}).get("ece")}
     first = next(iter(runs.values()))
     rows |= {suite_pages.NAMES.get(name, name): scores for name, scores in first.get("baselines", {}).items()}
-    columns = [key for key in COLUMNS[suite] if any(scores.get(key) is not None for scores in rows.values())]
+    wanted = COLUMNS.get(suite) or suite_pages.COLUMNS[suite_pages.kind(suite)]
+    columns = [key for key in wanted if any(scores.get(key) is not None for scores in rows.values())]
     return report.comparison_table(
         rows,
         metrics=columns,
-        title=TITLES[suite],
+        title=TITLES.get(suite) or suite_pages.title(suite),
         caption="A flag (⚑) names what does not beat its scramble.",
         n=first["n"],
         section="Runs",

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
-from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
+from c2s_jax.evaluation.context import Context, dense_expression, ranked, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 
 GROUP = ("cell_type", "donor", "tissue", "batch", "perturbation")
@@ -42,7 +42,7 @@ def bulk_metrics(
     )
     embed = Embedder(context)
     spaces = {
-        "model": (embed(sentences_of(cells, drawn, context.max_genes)), embed(_ranked(bulk, context.max_genes))),
+        "model": (embed(sentences_of(cells, drawn, context.max_genes)), embed(ranked(bulk, context.max_genes))),
         "pca": (pca.transform(single), pca.transform(bulk)),
         "expression": (single, bulk),
     }
@@ -65,11 +65,6 @@ def _groups(cells: CellSource) -> NDArray:
 
 def _bulk(expression: NDArray) -> NDArray[np.float32]:
     return np.log10(1 + (10.0**expression - 1).mean(axis=0)).astype(np.float32)
-
-
-def _ranked(bulk: NDArray, max_genes: int) -> Sentences:
-    order = np.argsort(-bulk, axis=1, kind="stable")[:, :max_genes].astype(np.int32)
-    return Sentences.of([genes[profile[genes] > 0] for genes, profile in zip(order, bulk)])
 
 
 def _foscttm(cells: NDArray, bulk: NDArray, partner: NDArray) -> dict[str, float]:

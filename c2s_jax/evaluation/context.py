@@ -160,3 +160,9 @@ def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) 
 def dense_expression(cells: CellSource, indices: NDArray[np.int64], n_genes: int) -> NDArray[np.float32]:
     """Stored log10 expression [C, G] of some cells."""
     return cells.take(indices).matrix(n_genes).toarray()
+
+
+def ranked(expression: NDArray, max_genes: int) -> Sentences:
+    """Sentences of expression [C, G]: genes above 0 by falling expression, the most expressed ``max_genes``."""
+    order = np.argsort(-expression, axis=1, kind="stable")[:, :max_genes].astype(np.int32)
+    return Sentences.of([genes[profile[genes] > 0] for genes, profile in zip(order, expression)])

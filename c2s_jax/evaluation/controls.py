@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 HIGHER = (
     *("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "jaccard", "bertscore"),
-    *("tau", "pearson_delta"),
+    *("tau", "pearson_delta", "spearman_delta", "pearson_delta_top", "spearman_delta_top", "de_overlap"),
 )
 LOWER = ("scfid", "mmd", "wasserstein", "foscttm")
 WHAT = {

@@ -22,7 +22,7 @@ from c2s_jax.evaluation.context import (
     sentences_of,
     templates_for,
 )
-from c2s_jax.evaluation.perturbation import perturbed
+from c2s_jax.evaluation.perturbed import perturbed, untreated
 from c2s_jax.evaluation.profiles import training_profiles
 from c2s_jax.generation import Sampling
 from c2s_jax.rl.rewards.genes import chosen_genes
@@ -80,14 +80,13 @@ def l1000_metrics(
         "control": sides.of_profiles(sides.control),
         "real_through_its_sentence": sides.of_sentences(sentences_of(cells, pairs.treated, context.max_genes)),
     }
-    treated, unseen = perturbed(context, train), 1.0
-    untreated = ~treated & (train.fields("perturbation") != "")  # an empty one is unknown
+    treated, there, unseen = perturbed(context, train), untreated(context, train), 1.0
     if treated.any():
-        means = training_profiles(train, treated, untreated, len(context.corpus.genes))
+        means = training_profiles(train, treated, there, len(context.corpus.genes))
         unseen = float(np.mean(~means.perturbation.knows(names)))
         found["perturbation_mean"] = sides.of_profiles(means.perturbation.of(names)[:, subset])
         found["cell_line_mean"] = sides.of_profiles(means.line.of(lines)[:, subset])
-        if untreated.any():
+        if there.any():
             found["mean_shift"] = sides.of_profiles(sides.control + means.shift.of(names)[:, subset])
     if (others := controls.elsewhere(names, seed)) is not None:
         found["shuffled_perturbations"] = sides.generated(names[others], sampling, seed)[0]

@@ -1,23 +1,22 @@
 """Cells generated under a perturbation against real ones of the same type and perturbation, condition by condition."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
-from c2s_jax.data import CellSource, reconstruct
-from c2s_jax.evaluation import exports
-from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
-from c2s_jax.evaluation.generation import Generated, generate_cells
+from c2s_jax.data import CellSource
+from c2s_jax.evaluation import exports, spaces
+from c2s_jax.evaluation.changes import MIN_CELLS, change_metrics
+from c2s_jax.evaluation.context import Context, dense_expression
+from c2s_jax.evaluation.generation import generate_cells
+from c2s_jax.evaluation.perturbed import control_side, mean_shift, perturbed, training_sides, untreated
+from c2s_jax.evaluation.sides import Cells, Embed, Side
 from c2s_jax.generation import Sampling
 
 TASK = "perturbed_cell_generation"
-MIN_CELLS = 2
-Cells = tuple[NDArray, NDArray]
-"""Conditions, str [C], and cells in the space they are compared in, float [C, d]."""
 
 
 def perturbation_metrics(
@@ -26,6 +25,7 @@ def perturbation_metrics(
     *,
     sampling: Sampling,
     components: int,
+    more_spaces: Sequence[str] = (),
     max_cells: int | None = None,
     seed: int = 0,
     control: str = "",
@@ -34,134 +34,90 @@ def perturbation_metrics(
 ) -> dict[str, Any] | None:
     """scFID, MMD (median heuristic) and W2 by condition (type × perturbation), unweighted means over conditions.
 
-    In principal components of training expression. Beside the model: control cells of the type, all perturbed cells of
-    the type whatever the perturbation, and the training cells nearest to the condition's control cells. Scramble: the
-    same prompts with perturbation names permuted among them. References: other real cells of the condition, and real
-    cells through their own sentences. None where no perturbed cells are held out.
+    In principal components of training expression; the same under ``spaces`` in ``more_spaces`` and on gene sets of the
+    corpus, those that perturbations move most in training. Under ``change``: agreement of the change from the type's
+    control cells, see ``change_metrics``.
+
+    Beside the model: control cells of the type, the same moved by the mean change under the perturbation in training
+    (``mean_shift``), all perturbed cells of the type whatever the perturbation, and the training cells nearest to the
+    condition's control cells. Scramble: the same prompts with perturbation names permuted among them. References: other
+    real cells of the condition, and real cells through their own sentences. None where no perturbed cells are held out.
 
     Parameters
     ----------
+    more_spaces
+        See ``spaces.further``.
     control
         The value of the field ``perturbation`` that means untreated; by default what the corpus says of each data set.
     export, folder
         Formats in which real and generated cells are written too, and where to, see ``exports.write_perturbed``.
     """
-    cells, train = context.corpus.cells(split), context.corpus.cells("train")
-    treated = np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells, control))[:max_cells]
-    if not len(treated):
+    cells = context.corpus.cells(split)
+    rows = np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells, control))[:max_cells]
+    if not len(rows):
         return None
-    names = cells.fields("perturbation")[treated]
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    swapped = rng.permutation(names)
+    types, names = cells.fields("cell_type")[rows], cells.fields("perturbation")[rows]
+    labels = np.array([f"{t} · {p}" for t, p in zip(types, names)], dtype=np.str_)
+    conditions = {str(c): (str(t), str(p)) for c, t, p in zip(labels, types, names)}
 
-    def generate(perturbations: NDArray) -> Generated:
-        return generate_cells(
-            context,
-            split,
-            task=TASK,
-            rows=treated,
-            values={"perturbation": perturbations},
-            sampling=sampling,
-            seed=seed,
-        )
+    def generate(asked: NDArray) -> Cells:
+        values = {"perturbation": asked}
+        found = generate_cells(context, split, task=TASK, rows=rows, values=values, sampling=sampling, seed=seed)
+        return Cells.written(context, found.sentences, cells.dataset_ids[rows])
 
-    n_genes = len(context.corpus.genes)
-    measured = dense_expression(train, np.arange(len(train)), n_genes)
-    pca = PCA(min(components, *measured.shape), random_state=0).fit(measured)
-    conditions = _conditions(cells.fields("cell_type")[treated], names)
-    expression = dense_expression(cells, treated, n_genes)
-    real = conditions, pca.transform(expression)
-    datasets = cells.dataset_ids[treated]
-
-    def of(sentences: Sentences) -> Cells:
-        return conditions, pca.transform(reconstruct(context.corpus, sentences.lists(), datasets))
-
-    made = generate(names)
+    source = context.corpus.cells("train")
+    train = dense_expression(source, np.arange(len(source)), len(context.corpus.genes))
+    pca = spaces.principal(train, components)
+    real, made = Cells.stored(context, cells, rows), generate(names)
+    scrambled = generate(np.random.Generator(np.random.Philox(key=seed)).permutation(names))
+    own = Cells.written(context, real.sentences, cells.dataset_ids[rows])
     sides = {
-        "generated": of(made.sentences),
-        "shuffled_perturbations": of(generate(swapped).sentences),
-        "real_through_its_sentence": of(sentences_of(cells, treated, context.max_genes)),
+        "generated": Side.of(made, labels),
+        "shuffled_perturbations": Side.of(scrambled, labels),
+        "real_through_its_sentence": Side.of(own, labels),
+        **training_sides(context, conditions, pca.transform(train), control),
     }
-    sides |= _references(train, perturbed(context, train, control), pca.transform(measured), set(conditions.tolist()))
-    found = {name: _distances(real, side, seed) for name, side in sides.items()}
+    controls = control_side(context, split, conditions, control)
+    moved = controls and mean_shift(context, conditions, controls, control)
+    if moved:
+        sides["mean_shift"] = moved
     if export:
-        untreated = _controls(context, split, control)
-        exports.write_perturbed(
-            folder,
-            export,
-            real=expression,
-            generated=reconstruct(context.corpus, made.sentences.lists(), datasets),
-            control=dense_expression(*untreated, n_genes),
-            obs={"perturbation": names, "cell_type": cells.fields("cell_type")[treated]},
-            control_obs={"cell_type": untreated[0].fields("cell_type")[untreated[1]]},
-            genes=context.corpus.genes.names,
-            space=pca,
-        )
-    return found.pop("generated") | {
-        "n": len(treated),
-        "scrambles": {"shuffled_perturbations": found.pop("shuffled_perturbations")},
-        "references": {k: found.pop(k) for k in ("real_vs_real", "real_through_its_sentence") if k in found},
-        "baselines": found,
+        obs = {"perturbation": names, "cell_type": types}
+        _export(context, split, control, folder, export, real.expression, made.expression, obs, pca)
+    sets = spaces.most_moved(context.corpus, list(moved.shift.values()) if moved else [])
+    more = spaces.further(context, train, more_spaces, sets, components=components)
+    there = Side.of(real, labels)
+    found = _beside(_distances(there, sides, lambda some: pca.transform(some.expression))) | {"n": len(rows)}
+    if controls and (changes := change_metrics(there, sides, controls)):
+        found["change"] = _beside(changes) | {"n": len(rows)}
+    found["spaces"] = {
+        name: _beside(_distances(there, sides, embed)) | {"n": len(rows), "space": what}
+        for name, (what, embed) in more.items()
+    }
+    return found
+
+
+def _beside(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The model's scores, and under their kind those of the other sides."""
+    scrambles, references = ("shuffled_perturbations",), ("real_vs_real", "real_through_its_sentence")
+    return scores.get("generated", {}) | {
+        "scrambles": {k: scores[k] for k in scrambles if k in scores},
+        "references": {k: scores[k] for k in references if k in scores},
+        "baselines": {k: v for k, v in scores.items() if k not in ("generated", *scrambles, *references)},
     }
 
 
-def perturbed(context: Context, cells: CellSource, control: str = "") -> NDArray[np.bool_]:
-    """Cells that are perturbed: they have a perturbation, and it is not their data set's control."""
-    own = np.array([control or d.get("control", "") for d in context.corpus.datasets], dtype=np.str_)
-    values = cells.fields("perturbation")
-    return (values != "") & (values != own[cells.dataset_ids])
+def _distances(real: Side, sides: Mapping[str, Side], embed: Embed) -> dict[str, dict[str, Any]]:
+    """Of each side: means over conditions, and each condition's values, of those with two cells or more on both."""
+    points = real.points(embed)
+    return {name: _distance(points, side.points(embed)) for name, side in sides.items()}
 
 
-def _controls(context: Context, split: str, control: str) -> tuple[CellSource, NDArray[np.int64]]:
-    """Untreated cells of a split or, where it has none, of training."""
-    for name in (split, "train"):
-        cells = context.corpus.cells(name)
-        rows = np.flatnonzero((cells.fields("perturbation") != "") & ~perturbed(context, cells, control))
-        if len(rows):
-            return cells, rows
-    raise ValueError("evaluation.export: the corpus has no control cells; name a data set's control when building it")
-
-
-def _conditions(types: NDArray, perturbations: NDArray) -> NDArray:
-    return np.array([f"{t} · {p}" for t, p in zip(types, perturbations)], dtype=np.str_)
-
-
-def _references(train: CellSource, treated: NDArray, space: NDArray, conditions: set[str]) -> dict[str, Cells]:
-    """Training cells in the place of generated ones, by condition."""
-    types, names = train.fields("cell_type"), train.fields("perturbation")
-    pick: dict[str, Callable[[str, str], NDArray]] = {
-        "real_vs_real": lambda t, p: np.flatnonzero(treated & (types == t) & (names == p)),
-        "control_cells": lambda t, p: np.flatnonzero(~treated & (types == t)),
-        "perturbed_cells": lambda t, p: np.flatnonzero(treated & (types == t)),
-        "nearest_training_cell": lambda t, p: _nearest(space, treated, ~treated & (types == t)),
-    }
-    out: dict[str, Cells] = {}
-    for name, choose in pick.items():
-        labels, rows = [], []
-        for condition in sorted(conditions):
-            found = choose(*condition.split(" · ", 1))
-            labels += [condition] * len(found)
-            rows.append(found)
-        chosen = np.concatenate(rows)
-        if len(chosen):
-            out[name] = np.array(labels), space[chosen]
-    return out
-
-
-def _nearest(space: NDArray, treated: NDArray, control: NDArray) -> NDArray:
-    """For each control cell the nearest perturbed training cell, of any type and perturbation."""
-    there, here = np.flatnonzero(treated), np.flatnonzero(control)
-    if not len(there) or not len(here):
-        return np.empty(0, np.int64)
-    return there[metrics.knn_predict(space[there], np.arange(len(there)), space[here], k=1).astype(np.int64)]
-
-
-def _distances(real: Cells, side: Cells, seed: int) -> dict[str, Any]:
-    """Means over conditions, and each condition's values, of those with two cells or more on both sides."""
+def _distance(real: Mapping[str, NDArray], side: Mapping[str, NDArray]) -> dict[str, Any]:
     by: dict[str, dict[str, float]] = {"scfid": {}, "mmd": {}, "wasserstein": {}}
     n: dict[str, list[int]] = {}
-    for condition in np.unique(real[0]).tolist():
-        left, right = (cells[labels == condition] for labels, cells in (real, side))
+    for condition in sorted(real.keys() & side.keys()):
+        left, right = real[condition], side[condition]
         if min(len(left), len(right)) < MIN_CELLS:
             continue
         n[condition] = [len(left), len(right)]
@@ -170,3 +126,38 @@ def _distances(real: Cells, side: Cells, seed: int) -> dict[str, Any]:
         by["wasserstein"][condition] = metrics.wasserstein(left, right)
     means: dict[str, Any] = {key: float(np.mean(list(v.values()))) if v else None for key, v in by.items()}
     return means | {f"{key}_by_condition": v for key, v in by.items()} | {"condition_n": n}
+
+
+def _export(
+    context: Context,
+    split: str,
+    control: str,
+    folder: str,
+    formats: Sequence[str],
+    real: NDArray,
+    generated: NDArray,
+    obs: Mapping[str, NDArray],
+    space: Any,
+) -> None:
+    source, rows = _all_controls(context, split, control)
+    exports.write_perturbed(
+        folder,
+        formats,
+        real=real,
+        generated=generated,
+        control=dense_expression(source, rows, len(context.corpus.genes)),
+        obs=obs,
+        control_obs={"cell_type": source.fields("cell_type")[rows]},
+        genes=context.corpus.genes.names,
+        space=space,
+    )
+
+
+def _all_controls(context: Context, split: str, control: str) -> tuple[CellSource, NDArray[np.int64]]:
+    """Control cells of a split or, where it has none, of training."""
+    for name in (split, "train"):
+        cells = context.corpus.cells(name)
+        rows = np.flatnonzero(untreated(context, cells, control))
+        if len(rows):
+            return cells, rows
+    raise ValueError("evaluation.export: the corpus has no control cells; name a data set's control when building it")

@@ -7,10 +7,16 @@ from c2s_jax import report
 from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.texts import TASK_OF
 
+DISTANCES = ("scfid", "mmd", "wasserstein")
+SPACE = "perturbation.space"  # stands for every further space
 COLUMNS = {
     "embedding": ("knn_accuracy", "silhouette", "batch_mixing"),
     "bulk": ("foscttm", "foscttm_cells_to_bulk", "foscttm_bulk_to_cells"),
-    "perturbation": ("scfid", "mmd", "wasserstein"),
+    "perturbation": DISTANCES,
+    "perturbation.change": (
+        *("pearson_delta", "spearman_delta", "pearson_delta_top", "spearman_delta_top", "de_overlap"),
+    ),
+    SPACE: DISTANCES,
     "l1000": ("tau", "spearman", "pearson", "pearson_delta"),
     "spatial.niche_annotation": ("accuracy", "macro_f1"),
     "spatial.neighbour_generation": ("overlap", "jaccard"),
@@ -21,6 +27,8 @@ TITLES = {
     "embedding": "Embedding of held-out cells",
     "bulk": "Cells beside pseudobulk of their group",
     "perturbation": "Cells generated under a perturbation",
+    "perturbation.change": "Change from control cells",
+    SPACE: "Cells generated under a perturbation",
     "l1000": "Responses to perturbations, pair by pair",
     "spatial.niche_annotation": "Niche of a neighbourhood",
     "spatial.neighbour_generation": "A neighbour of a cell",
@@ -41,6 +49,10 @@ CAPTIONS = {
     "bulk": "Cosine similarity, zero-shot. The last row deals the bulk samples out anew.",
     "perturbation": "Means over type × perturbation, in principal components of training expression. Control and "
     "perturbed cells are training cells of the type; “nearest training cell” looks from its control cells.",
+    "perturbation.change": "Means over type × perturbation. Every change of mean expression is from the same measured "
+    "control cells of the type; what a sentence loses of expression counts as change, see “real through its own "
+    "sentence”.",
+    SPACE: "Means over type × perturbation.",
     "l1000": "Means over pairs of a control and a treated profile. The control itself is the answer of no change; mean "
     "profiles are of training. “Real vs real” is another profile of the same line and perturbation.",
 } | dict.fromkeys(
@@ -86,9 +98,29 @@ def flags(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Suites by name; each task of the spatial suite counts as one."""
-    parts = metrics.get("spatial") or {}
-    return dict(metrics) | {f"spatial.{task}": values for task, values in parts.items()}
+    """Suites by name; each task of the spatial suite counts as one, and so do the parts of the perturbation suite."""
+    parts = {f"spatial.{task}": values for task, values in (metrics.get("spatial") or {}).items()}
+    perturbation = metrics.get("perturbation") or {}
+    more = {"change": perturbation.get("change")} | perturbation.get("spaces", {})
+    return dict(metrics) | parts | {f"perturbation.{name}": values for name, values in more.items() if values}
+
+
+def shown(found: Mapping[str, Any]) -> list[str]:
+    """The suites that have a table, in the order of ``COLUMNS``."""
+    order = list(COLUMNS)
+    return sorted(
+        (suite for suite in found if kind(suite) in COLUMNS and found[suite]), key=lambda s: order.index(kind(s))
+    )
+
+
+def kind(suite: str) -> str:
+    """The key of ``COLUMNS``, ``TITLES`` and ``CAPTIONS`` that is for a suite."""
+    return SPACE if suite.startswith("perturbation.") and suite not in COLUMNS else suite
+
+
+def title(suite: str) -> str:
+    """The heading of a suite's table."""
+    return TITLES[kind(suite)] + (f", in the space {suite.partition('.')[2]}" if kind(suite) == SPACE else "")
 
 
 def scrambles_of(suite: str, values: Any) -> dict[str, Any]:
@@ -101,8 +133,7 @@ def scrambles_of(suite: str, values: Any) -> dict[str, Any]:
 def tables(metrics: Mapping[str, Any]) -> list[report.Table]:
     """A table a suite: the model, baselines, references, scrambles."""
     found = flat(metrics)
-    shown = [suite for suite in COLUMNS if found.get(suite)]
-    out = [table for suite in shown for table in (_table(suite, found[suite]), *_samples(suite, found[suite]))]
+    out = [table for suite in shown(found) for table in (_table(suite, found[suite]), *_samples(suite, found[suite]))]
     return [*out, _losses(metrics["scaling"])] if metrics.get("scaling") else out
 
 
@@ -132,16 +163,21 @@ def _samples(suite: str, values: Mapping[str, Any]) -> list[report.Table]:
     return [report.Table(f"{TITLES[suite]}: examples", caption, header, rows, section=suite.capitalize())]
 
 
+def _caption(suite: str, values: Mapping[str, Any]) -> str:
+    space = values.get("space")
+    return f"In {space}. {CAPTIONS[kind(suite)]}" if space else CAPTIONS[suite]
+
+
 def _table(suite: str, values: Mapping[str, Any]) -> report.Table:
     scrambles = values.get("scrambles", {})
     rows = {"c2s_jax": values}
-    for kind in ("baselines", "references", "scrambles"):
-        rows |= {NAMES.get(name, name): scores for name, scores in values.get(kind, {}).items()}
+    for part in ("baselines", "references", "scrambles"):
+        rows |= {NAMES.get(name, name): scores for name, scores in values.get(part, {}).items()}
     return report.comparison_table(
         rows,
-        metrics=[key for key in COLUMNS[suite] if any(scores.get(key) is not None for scores in rows.values())],
-        title=TITLES[suite],
-        caption=CAPTIONS[suite],
+        metrics=[key for key in COLUMNS[kind(suite)] if any(scores.get(key) is not None for scores in rows.values())],
+        title=title(suite),
+        caption=_caption(suite, values),
         n=values["n"],
         section=suite.split(".")[0].capitalize(),
         flagged=controls.unbeaten(values, scrambles),

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from c2s_jax.encoders import load_text_encoder
+from c2s_jax.evaluation import spaces
 from c2s_jax.evaluation.bulk import bulk_metrics
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.embedding_suite import embedding_metrics
@@ -43,6 +44,7 @@ def _perturbation(context: Context, settings: Any, seed: int) -> Found:
         e.split,
         sampling=sampling(e),
         components=e.pca_components,
+        more_spaces=e.more_spaces,
         max_cells=e.max_cells,
         seed=seed,
         export=[name for name in e.export if name != "scib-metrics"],
@@ -101,10 +103,12 @@ SUITES: dict[str, Callable[[Context, Any, int], Found]] = {
 
 
 def check(settings: Any) -> None:
-    """Refuse names that are no suite, and suites that lack a setting."""
+    """Refuse names that are no suite or no space, and suites that lack a setting."""
     names = settings.more_suites
     if unknown := [name for name in names if name not in SUITES]:
         raise ValueError(f"evaluation.more_suites names {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    if "perturbation" in names:
+        spaces.check(settings.more_spaces)
     if (texts := [name for name in names if name in TASK_OF]) and not settings.text_encoder:
         raise ValueError(
             f"the suite {texts[0]} compares texts by BERTScore: give a BERT's folder or hub id in "

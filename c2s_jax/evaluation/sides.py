@@ -1,0 +1,89 @@
+"""Cells that stand in the place of those of some conditions."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2s_jax.data import CellSource, reconstruct
+from c2s_jax.evaluation.context import Context, Sentences, dense_expression, ranked, sentences_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cells:
+    """C cells by expression, log10, float32 [C, G], and by their sentences."""
+
+    expression: NDArray[np.float32]
+    sentences: Sentences
+
+    def __len__(self) -> int:
+        return len(self.expression)
+
+    def select(self, rows: NDArray[np.int64]) -> "Cells":
+        """Some of them."""
+        return Cells(self.expression[rows], self.sentences.select(rows))
+
+    def moved(self, shift: NDArray) -> "Cells":
+        """The same with expression moved by ``shift`` [G], and sentences that follow it."""
+        expression = (self.expression + shift).astype(np.float32)
+        return Cells(expression, ranked(expression, int(np.diff(self.sentences.indptr).max(initial=0))))
+
+    @staticmethod
+    def stored(context: Context, source: CellSource, rows: NDArray[np.int64]) -> "Cells":
+        """Some cells of a split as they were measured."""
+        expression = dense_expression(source, rows, len(context.corpus.genes))
+        return Cells(expression, sentences_of(source, rows, context.max_genes))
+
+    @staticmethod
+    def written(context: Context, sentences: Sentences, datasets: NDArray[np.integer]) -> "Cells":
+        """Cells known by their sentences: expression is read off the rank→expression line of each one's data set."""
+        return Cells(reconstruct(context.corpus, sentences.lists(), datasets), sentences)
+
+    @staticmethod
+    def together(parts: Sequence["Cells"]) -> "Cells":
+        """One after the other."""
+        lists = [genes for part in parts for genes in part.sentences.lists()]
+        return Cells(np.concatenate([part.expression for part in parts]), Sentences.of(lists))
+
+
+Embed = Callable[[Cells], NDArray]
+"""Cells as points [C, d] of a space."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Side:
+    """Cells by condition.
+
+    Attributes
+    ----------
+    cells
+        Those that the conditions share.
+    rows
+        Condition → which of them; one may stand for several conditions.
+    shift
+        Condition → by how much its cells are moved [G], where they are.
+    """
+
+    cells: Cells
+    rows: Mapping[str, NDArray[np.int64]]
+    shift: Mapping[str, NDArray] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def of(cells: Cells, conditions: NDArray) -> "Side":
+        """A cell for each entry of ``conditions``, str [C]."""
+        return Side(cells, {str(name): np.flatnonzero(conditions == name) for name in np.unique(conditions)})
+
+    def expression(self, condition: str) -> NDArray[np.float32]:
+        """Of the cells of a condition, [C, G]; none where it has none."""
+        rows = self.rows.get(condition, np.empty(0, np.int64))
+        return self.cells.expression[rows] + self.shift.get(condition, np.float32(0))
+
+    def points(self, embed: Embed) -> dict[str, NDArray]:
+        """The cells of each condition as points of a space."""
+        if self.shift:
+            return {
+                c: embed(self.cells.select(rows).moved(self.shift[c])) for c, rows in self.rows.items() if len(rows)
+            }
+        points = embed(self.cells)
+        return {condition: points[rows] for condition, rows in self.rows.items()}
