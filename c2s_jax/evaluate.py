@@ -32,27 +32,28 @@ from c2s_jax.training import Checkpoints
 def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> dict[str, Any]:
     """Measure a model on ``config.evaluation.split``; writes the metrics and the report, returns the metrics.
 
-    What the model answered in each suite is kept in ``workdir/evaluation`` as soon as the suite is whole, and taken
-    from there when the same weights are evaluated with the same settings again.
+    Annotation and generation by type are measured where the run's mixture has the task. What the model answered in
+    each suite is kept in ``workdir/evaluation`` as soon as the suite is whole, and taken from there when the same
+    weights are evaluated with the same settings again.
     """
     started = time.monotonic()
     e = config.evaluation
     suites.check(e)
     exports.check(e.export, e.more_suites)
     context = open_context(config, workdir, graphdef=graphdef, params=params, mesh=mesh)
-    corpus = context.corpus
     kept = _store(config, workdir, context)
-    answers = kept("annotation", lambda: _annotate(context, e).to_json())
-    found = annotation.Annotations.from_json(answers)
-    texts = kept("generation", lambda: _generate(context, e, config.seed).to_json())
-    made = generation.Generated.from_json(texts, corpus.genes)
-    cells = generation.populations(context, e.split, made, components=e.pca_components, seed=config.seed)
-    metrics = {
-        "annotation": annotation.annotation_metrics(context, e.split, found),
-        "generation": generation.generation_metrics(context, e.split, made, cells, k=e.knn),
-        "reconstruction": reconstruction(corpus),
-        "split": e.split,
-    }
+    metrics: dict[str, Any] = {}
+    found = made = cells = None
+    if annotation.TASK in context.tasks:
+        found = annotation.Annotations.from_json(kept("annotation", lambda: _annotate(context, e).to_json()))
+        metrics["annotation"] = annotation.annotation_metrics(context, e.split, found)
+    if generation.TASK in context.tasks:
+        texts = kept("generation", lambda: _generate(context, e, config.seed).to_json())
+        made = generation.Generated.from_json(texts, context.corpus.genes)
+        cells = generation.populations(context, e.split, made, components=e.pca_components, seed=config.seed)
+        metrics["generation"] = generation.generation_metrics(context, e.split, made, cells, k=e.knn)
+    metrics["reconstruction"] = reconstruction(context.corpus)
+    metrics |= {"split": e.split, "cells": min(len(context.corpus.cells(e.split)), e.max_cells)}
     for name in e.more_suites:
         measured = kept(name, functools.partial(suites.SUITES[name], context, e, config.seed))
         if measured is None:
@@ -116,21 +117,22 @@ def reconstruction(corpus: Corpus) -> dict[str, Any]:
 
 def summarize(metrics: dict[str, Any], workdir: str) -> None:
     """Print the headline numbers."""
-    a, g, r = metrics["annotation"], metrics["generation"], metrics["reconstruction"]
-    base = a["baselines"]
-    print(f"Held-out cells ({metrics['split']}): {a['n']}")
-    print(
-        f"  annotation      accuracy {a['accuracy']:.3f}  macro-F1 {a['macro_f1']:.3f}   "
-        f"(logistic regression {base['logistic_regression']['accuracy']:.3f} / "
-        f"{base['logistic_regression']['macro_f1']:.3f}, majority class {base['majority']['accuracy']:.3f})"
-    )
-    ref = g["references"]
-    print(
-        f"  generation      valid {g['valid']:.3f}  unique {g['unique']:.3f}  overlap {g['overlap']:.3f}  "
-        f"k-NN accuracy {g['knn_accuracy']:.3f}  scFID {g['scfid']:.2f}   "
-        f"(real vs real {ref['real_vs_real']['scfid']:.2f}, shuffled labels {ref['shuffled_labels']['scfid']:.2f})"
-    )
-    print(f"  reconstruction  R² {r['r2']:.3f}")
+    print(f"Held-out cells ({metrics['split']}): {metrics['cells']}")
+    if a := metrics.get("annotation"):
+        base = a["baselines"]
+        print(
+            f"  annotation      accuracy {a['accuracy']:.3f}  macro-F1 {a['macro_f1']:.3f}   "
+            f"(logistic regression {base['logistic_regression']['accuracy']:.3f} / "
+            f"{base['logistic_regression']['macro_f1']:.3f}, majority class {base['majority']['accuracy']:.3f})"
+        )
+    if g := metrics.get("generation"):
+        ref = g["references"]
+        print(
+            f"  generation      valid {g['valid']:.3f}  unique {g['unique']:.3f}  overlap {g['overlap']:.3f}  "
+            f"k-NN accuracy {g['knn_accuracy']:.3f}  scFID {g['scfid']:.2f}   "
+            f"(real vs real {ref['real_vs_real']['scfid']:.2f}, shuffled labels {ref['shuffled_labels']['scfid']:.2f})"
+        )
+    print(f"  reconstruction  R² {metrics['reconstruction']['r2']:.3f}")
     for flag in metrics["flags"]:
         print(f"  FLAG  {flag}")
     print(f"Report: {os.path.join(workdir, 'report.html')}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from c2s_jax import initialize, report, train, workdirs
+from c2s_jax import evaluate, initialize, report, train, workdirs
 from c2s_jax.config import base, mixture_task
 from c2s_jax.data.corpus_format import CorpusError
 from c2s_jax.evaluation import annotation, generation
@@ -204,6 +204,21 @@ class TestRun:
         now = strict((copy / "metrics.json").read_text())
         assert now.pop("seconds") != was.pop("seconds")
         assert now == was
+
+    def test_tasks_that_the_mixture_lacks_are_not_measured(self, copy, config, monkeypatch, capsys):
+        """A model of other tasks is no worse for it: it was never taught them."""
+        monkeypatch.setattr(evaluate, "make_mesh", train.make_mesh)
+        other = changed(config, evaluation__more_suites=("embedding",))
+        other.data.tasks = (task := "cell_sentence_modelling",)
+        other.data.mixture = ConfigDict({task: mixture_task(task, **SHORT)})
+        metrics = evaluate.evaluate(other, str(copy), **evaluate.restore(other, str(copy)))
+        assert not {"annotation", "generation"} & metrics.keys()
+        assert (metrics["embedding"]["n"], metrics["cells"]) == (30, 30)
+        assert strict((copy / "metrics.json").read_text()) == metrics
+        html = (copy / "report.html").read_text()
+        assert "Embedding of held-out cells" in html
+        assert "Conditional cell generation" not in html
+        assert "annotation  " not in capsys.readouterr().out
 
     def test_another_configuration(self, copy, config):
         other = changed(config, optimizer__learning_rate=0.5)

@@ -36,7 +36,7 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, dict[str, Any]]:
         out[key] = json.loads(path.read_text())
     (first, own), *others = out.items()
     for name, metrics in others:
-        for what, a, b in (("split", own["split"], metrics["split"]), ("cells", _cells(own), _cells(metrics))):
+        for what, a, b in (("split", own["split"], metrics["split"]), ("cells", own["cells"], metrics["cells"])):
             if a != b:
                 raise ValueError(f"{first} and {name} cannot be compared: held-out {what} {a} and {b}")
     return out
@@ -56,7 +56,7 @@ def tables(runs: Mapping[str, Mapping[str, Any]]) -> list[report.Table]:
 def write(path: str | Path, runs: Mapping[str, Mapping[str, Any]]) -> Path:
     """A page with all tables, and what each run's evaluation flags."""
     flags = {f"Red flags of {name}": metrics["flags"] or ["None."] for name, metrics in runs.items()}
-    n = _cells(next(iter(runs.values())))
+    n = next(iter(runs.values()))["cells"]
     return report.write_report(
         path,
         title="Runs side by side",
@@ -86,7 +86,3 @@ def _table(suite: str, runs: Mapping[str, Mapping[str, Any]]) -> report.Table:
         n=first["n"],
         section="Runs",
     )
-
-
-def _cells(metrics: Mapping[str, Any]) -> int:
-    return metrics["annotation"]["n"]

@@ -23,28 +23,17 @@ def write(
     workdir: str,
     context: Context,
     metrics: dict[str, Any],
-    found: Annotations,
-    made: Generated,
-    cells: Populations,
+    found: Annotations | None,
+    made: Generated | None,
+    cells: Populations | None,
 ) -> None:
-    """Write ``report.html`` into ``workdir``; ``settings`` is the run's configuration as plain values."""
-    spaces = cells.spaces
-    genes = context.corpus.genes.names
-    markers = report.marker_genes(cells.train.expression, cells.train.labels, genes)
+    """Write ``report.html`` into ``workdir``; ``settings`` is the run's configuration as plain values.
+
+    None takes the place of what was not asked: annotations, or generated cells and the populations made of them.
+    """
     figures = [
-        report.confusion_matrix(found.true, found.predicted, unparsed=UNPARSED),
-        report.reliability_diagram(metrics["annotation"]["calibration"]),
-        *_maps(cells, spaces),
-        report.gene_dotplot(
-            cells.real.expression,
-            cells.real.labels,
-            cells.generated.expression,
-            cells.generated.labels,
-            genes,
-            markers,
-        ),
-        report.moments_scatter(cells.real.expression, cells.generated.expression, genes),
-        *(_bars(metrics["generation"], space, spaces[space]) for space in (Spaces.PCA, Spaces.MODEL)),
+        *(_annotation_figures(metrics["annotation"], found) if found else ()),
+        *(_generation_figures(context, metrics["generation"], cells) if cells else ()),
         *suite_pages.figures(metrics),
         *_lines(context),
         report.learning_curves(report.read_metrics(os.path.join(workdir, "metrics.jsonl"))),
@@ -55,10 +44,26 @@ def write(
         subtitle=_subtitle(context, metrics),
         metrics=metrics,
         figures=figures,
-        tables=[*_tables(metrics, made, genes), *suite_pages.tables(metrics)],
-        notes=_notes(settings, metrics, spaces),
+        tables=[*_tables(metrics, made, context.corpus.genes.names), *suite_pages.tables(metrics)],
+        notes=_notes(settings, metrics, cells.spaces if cells else {}),
         config=settings,
     )
+
+
+def _annotation_figures(annotation: dict[str, Any], found: Annotations) -> list[report.Figure]:
+    confusion = report.confusion_matrix(found.true, found.predicted, unparsed=UNPARSED)
+    return [confusion, report.reliability_diagram(annotation["calibration"])]
+
+
+def _generation_figures(context: Context, generation: dict[str, Any], cells: Populations) -> list[report.Figure]:
+    genes, (real, made) = context.corpus.genes.names, (cells.real, cells.generated)
+    markers = report.marker_genes(cells.train.expression, cells.train.labels, genes)
+    return [
+        *_maps(cells, cells.spaces),
+        report.gene_dotplot(real.expression, real.labels, made.expression, made.labels, genes, markers),
+        report.moments_scatter(real.expression, made.expression, genes),
+        *(_bars(generation, space, cells.spaces[space]) for space in (Spaces.PCA, Spaces.MODEL)),
+    ]
 
 
 def _maps(cells: Populations, spaces: dict[str, str]) -> list[report.Figure]:
@@ -95,10 +100,16 @@ def _lines(context: Context) -> list[report.Figure]:
     return out
 
 
-def _tables(metrics: dict[str, Any], made: Generated, genes: tuple[str, ...]) -> list[report.Table]:
-    annotation, generation = metrics["annotation"], metrics["generation"]
-    names = {"majority": "majority class", "logistic_regression": "logistic regression"}
-    rows = {"c2s_jax": annotation, **{names[k]: v for k, v in annotation["baselines"].items()}}
+def _tables(metrics: dict[str, Any], made: Generated | None, genes: tuple[str, ...]) -> list[report.Table]:
+    out = []
+    if annotation := metrics.get("annotation"):
+        names = {"majority": "majority class", "logistic_regression": "logistic regression"}
+        rows = {"c2s_jax": annotation, **{names[k]: v for k, v in annotation["baselines"].items()}}
+        out.append(report.annotation_table(rows, n=annotation["n"]))
+    return out if made is None else [*out, *_generation_tables(metrics["generation"], made, genes)]
+
+
+def _generation_tables(generation: dict[str, Any], made: Generated, genes: tuple[str, ...]) -> list[report.Table]:
     references = generation["references"]
     columns = ("valid", "unique", "overlap", "knn_accuracy", "scfid", f"scfid_{Spaces.MODEL}")
     shown = {
@@ -111,7 +122,6 @@ def _tables(metrics: dict[str, Any], made: Generated, genes: tuple[str, ...]) ->
     first = {label: i for i, label in reversed(list(enumerate(made.labels)))}
     samples = [(str(label), made.texts[i]) for label, i in sorted(first.items())]
     return [
-        report.annotation_table(rows, n=annotation["n"]),
         report.comparison_table(
             shown, metrics=columns, title="Conditional cell generation", n=generation["n"], flagged=flagged
         ),
@@ -121,15 +131,28 @@ def _tables(metrics: dict[str, Any], made: Generated, genes: tuple[str, ...]) ->
 
 def _subtitle(context: Context, metrics: dict[str, Any]) -> str:
     names = ", ".join(d["name"] for d in context.corpus.datasets)
-    train, held_out = len(context.corpus.cells("train")), metrics["annotation"]["n"]
+    train, held_out = len(context.corpus.cells("train")), metrics["cells"]
     return f"{names}: {train:,} training cells, {held_out:,} held-out cells ({metrics['split']})"
 
 
 def _notes(settings: dict[str, Any], metrics: dict[str, Any], spaces: dict[str, str]) -> dict[str, list[str]]:
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in metrics["seconds"].items())
-    generation = metrics["generation"]
+    flags = metrics["flags"] or ["None: every result that has a scramble beside it is better than the scramble."]
+    measures = _measures(metrics["generation"], spaces) if "generation" in metrics else []
+    return {
+        "Red flags": flags,
+        **({"How the numbers are made": measures} if measures else {}),
+        "What was tuned": list(settings["notes"]) or ["Nothing is stated in the configuration (config.notes)."],
+        "Run": [
+            f"Time: {seconds}.",
+            f"Seed {settings['seed']}, {settings['steps']} steps of {settings['batch_size']} rows.",
+        ],
+    }
+
+
+def _measures(generation: dict[str, Any], spaces: dict[str, str]) -> list[str]:
     skipped = generation["skipped_conditions"]
-    measures = [
+    out = [
         f"scFID is the unweighted mean over cell types, in {spaces[Spaces.PCA]} and in {spaces[Spaces.MODEL]}.",
         (
             "“Real vs real” puts training cells of the same types in the place of generated ones; “shuffled labels” "
@@ -142,14 +165,5 @@ def _notes(settings: dict[str, Any], metrics: dict[str, Any], spaces: dict[str, 
         f"k-NN accuracy: k = {generation['k']} among training cells, in {spaces[Spaces.PCA]}.",
     ]
     if skipped:
-        measures.append(f"Left out of scFID for having fewer than two cells on a side: {', '.join(skipped)}.")
-    flags = metrics["flags"] or ["None: every result that has a scramble beside it is better than the scramble."]
-    return {
-        "Red flags": flags,
-        "How the numbers are made": measures,
-        "What was tuned": list(settings["notes"]) or ["Nothing is stated in the configuration (config.notes)."],
-        "Run": [
-            f"Time: {seconds}.",
-            f"Seed {settings['seed']}, {settings['steps']} steps of {settings['batch_size']} rows.",
-        ],
-    }
+        out.append(f"Left out of scFID for having fewer than two cells on a side: {', '.join(skipped)}.")
+    return out

@@ -14,6 +14,7 @@ BASE = {
     | {"scrambles": {"shuffled_genes": {"knn_accuracy": 0.95}}},
     "spatial": {"same_niche": {"accuracy": 0.6, "macro_f1": 0.6, "n": 20, "baselines": {}, "scrambles": {}}},
     "split": "test",
+    "cells": 140,
     "flags": ["embedding: flagged"],
 }
 
@@ -62,7 +63,7 @@ def test_what_cannot_be_compared(runs, tmp_path):
         metrics["split"] = "validation"
 
     def fewer(metrics):
-        metrics["annotation"]["n"] = 20
+        metrics["cells"] = 20
 
     a, b, c = runs(a=lambda m: None, b=other, c=fewer)
     with pytest.raises(ValueError, match="a and b cannot be compared: held-out split test and validation"):
