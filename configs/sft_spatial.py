@@ -24,4 +24,6 @@ def get_config(variant: str = "interactions") -> ConfigDict:
     small |= {f"data.mixture.{task}.min_genes": 10 for task in TASKS}
     small |= {f"data.mixture.{task}.max_genes": 20 for task in TASKS}
     small |= {"data.mixture.niche_annotation.max_cells": 6, "data.seq_len": 320, "steps": 300}
-    return fine_tuning(f"sft_spatial_{variant}", tasks, small)
+    config = fine_tuning(f"sft_spatial_{variant}", tasks, small)
+    config.evaluation.more_suites = ("spatial",)
+    return config

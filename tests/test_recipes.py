@@ -15,6 +15,7 @@ from data_pipeline.manifest import read_manifest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ARGUMENTS = {"sft_spatial": ["interactions", "no_interactions"]}
+MORE_SUITES = {"sft_spatial": ("spatial",)} | dict.fromkeys(["sft_generation", "zero_shot"], ("embedding", "bulk"))
 RECIPES = ["sft_annotation", "lora_annotation", "sft_generation", "sft_spatial", "sft_caption", "sft_abstract"]
 
 
@@ -56,6 +57,7 @@ def test_at_the_small_scale(name, argument):
     assert config.data.seq_len <= 512
     assert [task.task for task in mixture(config)] == names
     assert all(task.max_genes and task.max_genes <= 180 for task in mixture(config))
+    assert config.evaluation.more_suites == MORE_SUITES.get(name, ())
     assert make_schedule(config)(config.steps) >= 0
 
 
