@@ -35,7 +35,7 @@ def embedding_metrics(
     train, held_out = context.corpus.cells("train"), context.corpus.cells(split)
     rows = [np.flatnonzero(cells.fields("cell_type") != "")[:max_cells] for cells in (train, held_out)]
     labels = [cells.fields("cell_type")[r] for cells, r in zip((train, held_out), rows)]
-    batches = _batches(held_out, rows[1])
+    batches = batches_of(held_out, rows[1])
     sentences = [sentences_of(cells, r, context.max_genes) for cells, r in zip((train, held_out), rows)]
     embed, rng = Embedder(context), np.random.Generator(np.random.Philox(key=seed))
     model = [embed(s) for s in sentences]
@@ -50,20 +50,20 @@ def embedding_metrics(
             genes=context.corpus.genes.names,
         )
     k = min(k, len(rows[0]))
-    out = _measured(model, labels, batches, k)
+    out = measured(model, labels, batches, k)
     shuffled = [_shuffled_labels(model, labels, k, rng) for _ in range(SHUFFLES)]
     return out | {
         "k": k,
         "n": len(rows[1]),
-        "baselines": {"pca": _measured([pca.transform(x) for x in expression], labels, batches, k)},
+        "baselines": {"pca": measured([pca.transform(x) for x in expression], labels, batches, k)},
         "scrambles": {
             "shuffled_labels": {key: float(np.mean([s[key] for s in shuffled])) for key in shuffled[0]},
-            "shuffled_genes": _measured([embed(_shuffled_genes(s, rng)) for s in sentences], labels, None, k),
+            "shuffled_genes": measured([embed(_shuffled_genes(s, rng)) for s in sentences], labels, None, k),
         },
     }
 
 
-def _batches(cells: CellSource, rows: NDArray) -> NDArray | None:
+def batches_of(cells: CellSource, rows: NDArray) -> NDArray | None:
     """The first field by which these cells fall into batches."""
     for values in (*(cells.fields(name)[rows] for name in BATCHES), cells.dataset_ids[rows].astype(str)):
         if len(np.unique(values)) > 1:
@@ -71,8 +71,20 @@ def _batches(cells: CellSource, rows: NDArray) -> NDArray | None:
     return None
 
 
-def _measured(cells: list[NDArray], labels: list[NDArray], batches: NDArray | None, k: int) -> dict[str, float]:
-    """Of training and held-out cells; what these cells have no value for is left out."""
+def measured(cells: list[NDArray], labels: list[NDArray], batches: NDArray | None, k: int) -> dict[str, float]:
+    """Figures of an embedding of training and held-out cells; what these cells have no value for is left out.
+
+    Parameters
+    ----------
+    cells
+        Training and held-out cells, [N, D] each.
+    labels
+        Their types, str [N] each.
+    batches
+        Of the held-out cells, str [N]; None where they are of one.
+    k
+        Neighbours that vote.
+    """
     train, held_out = cells
     out = {"knn_accuracy": metrics.knn_accuracy(train, labels[0], held_out, labels[1], k=k)}
     if 2 <= len(np.unique(labels[1])) < len(held_out):
@@ -87,7 +99,7 @@ def _mixed(labels: NDArray, batches: NDArray) -> bool:
 
 
 def _shuffled_labels(cells: list[NDArray], labels: list[NDArray], k: int, rng: np.random.Generator) -> dict[str, float]:
-    return _measured(cells, [rng.permutation(x) for x in labels], None, k)
+    return measured(cells, [rng.permutation(x) for x in labels], None, k)
 
 
 def _shuffled_genes(sentences: Sentences, rng: np.random.Generator) -> Sentences:
