@@ -39,7 +39,6 @@ SMALL: dict[str, Any] = {
     "optimizer.learning_rate": 1.5e-3,
     "optimizer.warmup_steps": 40,
     "optimizer.weight_decay": 0.1,
-    "evaluation.max_genes": 180,
     "evaluation.max_cells": 600,
 }
 # Recipes on Pythia. The model from scratch is the same for tuning and for GRPO, which starts from the tuned one.
@@ -101,9 +100,15 @@ def fine_tuning(name: str, tasks: dict[str, dict[str, Any]], small: dict[str, An
     settings = {task: {"loss": "response", **given} for task, given in tasks.items()}
     config.data.mixture = ConfigDict({task: mixture_task(task, **given) for task, given in settings.items()})
     less = {f"data.mixture.{task}.{key}": value for task in tasks for key, value in SMALL_GENES.items()}
-    config.small = overrides(SMALL | less | (small or {}))
+    smaller = SMALL | less | (small or {})
+    config.small = overrides(smaller | {"evaluation.max_genes": max(smaller[_most(task)] for task in tasks)})
+    config.evaluation.max_genes = max(config.data.mixture[task].max_genes for task in tasks)  # as training has them
     config.notes = (NOT_TUNED,)
     return config
+
+
+def _most(task: str) -> str:
+    return f"data.mixture.{task}.max_genes"
 
 
 def pythia(name: str, tasks: Sequence[str], small: dict[str, Any], **settings: Any) -> ConfigDict:

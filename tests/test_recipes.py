@@ -39,6 +39,7 @@ def test_at_the_papers_scale(name, argument):
     parameters = num_parameters(nnx.eval_shape(lambda: make_model(model_config(config), nnx.Rngs(0))))
     assert parameters == 2_614_341_888
     assert {task.loss for task in mixture(config)} == {"response"}
+    assert config.evaluation.max_genes == max(task.max_genes or 0 for task in mixture(config))
     assert make_schedule(config)(config.steps) >= 0
     if name in ("sft_annotation", "sft_generation", "sft_spatial", "sft_caption", "sft_abstract"):
         assert (config.optimizer.learning_rate, config.optimizer.weight_decay, config.lora.rank) == (1e-5, 0.01, 0)
@@ -57,6 +58,7 @@ def test_at_the_small_scale(name, argument):
     assert config.data.seq_len <= 512
     assert [task.task for task in mixture(config)] == names
     assert all(task.max_genes and task.max_genes <= 180 for task in mixture(config))
+    assert config.evaluation.max_genes == max(task.max_genes or 0 for task in mixture(config))
     assert config.evaluation.more_suites == MORE_SUITES.get(name, ())
     assert make_schedule(config)(config.steps) >= 0
 
