@@ -53,7 +53,7 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
         cells = generation.populations(context, e.split, made, components=e.pca_components, seed=config.seed)
         metrics["generation"] = generation.generation_metrics(context, e.split, made, cells, k=e.knn)
     metrics["reconstruction"] = reconstruction(context.corpus)
-    metrics |= {"split": e.split, "cells": min(len(context.corpus.cells(e.split)), e.max_cells)}
+    metrics |= {"split": e.split, "cells": len(context.corpus.cells(e.split))}
     for name in e.more_suites:
         measured = kept(name, functools.partial(suites.SUITES[name], context, e, config.seed))
         if measured is None:

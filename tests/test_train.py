@@ -213,7 +213,8 @@ class TestRun:
         other.data.mixture = ConfigDict({task: mixture_task(task, **SHORT)})
         metrics = evaluate.evaluate(other, str(copy), **evaluate.restore(other, str(copy)))
         assert not {"annotation", "generation"} & metrics.keys()
-        assert (metrics["embedding"]["n"], metrics["cells"]) == (30, 30)
+        assert metrics["embedding"]["n"] == 30
+        assert metrics["cells"] > 30  # of the whole split
         assert strict((copy / "metrics.json").read_text()) == metrics
         html = (copy / "report.html").read_text()
         assert "Embedding of held-out cells" in html

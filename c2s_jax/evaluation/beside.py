@@ -35,11 +35,21 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{folder} is given twice")
         out[key] = json.loads(path.read_text())
     (first, own), *others = out.items()
+    mine = _asked(own)
     for name, metrics in others:
-        for what, a, b in (("split", own["split"], metrics["split"]), ("cells", own["cells"], metrics["cells"])):
-            if a != b:
-                raise ValueError(f"{first} and {name} cannot be compared: held-out {what} {a} and {b}")
+        theirs = _asked(metrics)
+        for what in mine:
+            if theirs.get(what, mine[what]) != mine[what]:
+                raise ValueError(
+                    f"{first} and {name} cannot be compared: held-out {what} {mine[what]} and {theirs[what]}"
+                )
     return out
+
+
+def _asked(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What two evaluations have to share: split, cells, and how many of them each suite asked about."""
+    suites = {k: v for k, v in suite_pages.flat(metrics).items() if isinstance(v, Mapping) and "n" in v}
+    return {key: metrics[key] for key in ("split", "cells")} | {f"cells of {k}": v["n"] for k, v in suites.items()}
 
 
 def tables(runs: Mapping[str, Mapping[str, Any]]) -> list[report.Table]:

@@ -63,12 +63,12 @@ def test_what_cannot_be_compared(runs, tmp_path):
         metrics["split"] = "validation"
 
     def fewer(metrics):
-        metrics["cells"] = 20
+        metrics["annotation"]["n"] = 20
 
     a, b, c = runs(a=lambda m: None, b=other, c=fewer)
     with pytest.raises(ValueError, match="a and b cannot be compared: held-out split test and validation"):
         beside.read_runs([a, b])
-    with pytest.raises(ValueError, match="a and c cannot be compared: held-out cells 140 and 20"):
+    with pytest.raises(ValueError, match="a and c cannot be compared: held-out cells of annotation 140 and 20"):
         beside.read_runs([a, c])
     with pytest.raises(ValueError, match="is given twice"):
         beside.read_runs([a, a])
