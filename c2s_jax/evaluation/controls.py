@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+
+from c2s_jax import metrics
 
 HIGHER = (
     *("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "jaccard", "bertscore"),
@@ -17,6 +20,7 @@ WHAT = {
     "shuffled_pairs": "cells beside a random bulk sample",
     "shuffled_prompts": "answers to prompts about something else",
     "shuffled_cells": "the same asked about other examples' cells",
+    "shuffled_questions": "other questions about the same cells",
     "shuffled_perturbations": "cells asked for under shuffled perturbation names",
 }
 
@@ -31,10 +35,18 @@ def unbeaten(values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any
         for metric, score in scores.items():
             if values.get(metric) is None or score is None or metric not in HIGHER + LOWER:
                 continue
-            low, high = scores.get(f"{metric}_gain_ci", (values[metric] - score,) * 2)
+            low, high = scores.get(f"{metric}_gain_ci") or (values[metric] - score,) * 2
             if not (low > 0 if metric in HIGHER else high < 0):
                 flags.setdefault(metric, []).append(scramble)
     return flags
+
+
+def interval(values: NDArray, seed: int) -> list[float] | None:
+    """95 % bootstrap interval of the mean over examples; None of a single one."""
+    if len(values) < 2:
+        return None
+    found = metrics.bootstrap(jnp.mean, np.asarray(values, np.float32), seed=seed)
+    return [found.low, found.high]
 
 
 def elsewhere(kinds: NDArray, seed: int) -> NDArray[np.int64] | None:

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from c2s_jax.data import Augmentation, Mixture, MixtureTask
 from c2s_jax.data.contexts import MissingData
-from c2s_jax.data.ragged import offsets, positions
+from c2s_jax.data.ragged import offsets, positions, take_rows
 from c2s_jax.data.task_stream import Draw
 from c2s_jax.data.writer import Writer, task_writers
 from c2s_jax.evaluation.context import Context, Sentences
@@ -110,11 +110,18 @@ class Examples:
         at[moved] = rng.permutation(moved)
         return dataclasses.replace(self.draw, lists=self.draw.lists[at])
 
-    def with_shuffled_text(self, field: str, rng: np.random.Generator) -> Draw:
-        """The same with one field's texts dealt out anew among examples."""
-        order = rng.permutation(len(self))
+    def with_lists_of(self, others: NDArray[np.int64]) -> Draw:
+        """The same with the gene lists, however many, of another of the examples in the place of each one's own."""
+        draw, draft = self.draw, self.draw.draft
+        at, indptr = take_rows(np.arange(len(draw.lists)), draft.indptr, others)
+        draft = draft.replace_texts(num_cells=draft.texts["num_cells"].select(others))
+        draft = dataclasses.replace(draft, indptr=indptr, cells=draft.cells[others])
+        return Draw(draft, draw.lists[at], draw.key[at], draw.most[at])
+
+    def with_text_of(self, field: str, others: NDArray[np.int64]) -> Draw:
+        """The same with one field's text of another of the examples in the place of each one's own."""
         draft = self.draw.draft
-        return dataclasses.replace(self.draw, draft=draft.replace_texts(**{field: draft.texts[field].select(order)}))
+        return dataclasses.replace(self.draw, draft=draft.replace_texts(**{field: draft.texts[field].select(others)}))
 
     def ask(self, *, sampling: Sampling, max_new_tokens: int, draw: Draw | None = None, seed: int = 0) -> list[str]:
         """What the model answers, parsed as the task's answers are; ``draw`` takes the place of the examples."""

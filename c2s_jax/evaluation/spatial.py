@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from c2s_jax import metrics
 from c2s_jax.cells import repair_sentence
 from c2s_jax.data.task_stream import Draw
+from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.context import Context, Sentences
 from c2s_jax.evaluation.examples import Examples, examples_of, longest_answer
 from c2s_jax.generation import Sampling
@@ -30,6 +31,9 @@ def spatial_metrics(
 
     ``neighbour_generation``: overlap and Jaccard of a sampled neighbour with the real one. Beside it the cell itself
     repeated, and the neighbours of other held-out cells; scramble: the neighbour asked for beside another cell.
+
+    Accuracy, overlap and Jaccard have ``<metric>_ci``, the interval over examples; those of a scramble
+    ``<metric>_gain_ci``, that of how far the model is above it.
     """
     out: dict[str, Any] = {}
     for task in LABELS:
@@ -50,15 +54,23 @@ def _labels(held_out: Examples, train: Examples, seed: int) -> dict[str, Any]:
     true, known = (np.array([TASKS[e.task.task].parse(r) for r in e.references]) for e in (held_out, train))
     room = longest_answer([held_out, train])
 
-    def scores(draw: Draw | None = None) -> dict[str, float]:
-        answers = np.array(held_out.ask(sampling=Sampling(0.0), max_new_tokens=room, draw=draw))
+    def answered(draw: Draw | None = None) -> NDArray[np.str_]:
+        return np.array(held_out.ask(sampling=Sampling(0.0), max_new_tokens=room, draw=draw))
+
+    def scores(answers: NDArray[np.str_]) -> dict[str, Any]:
         return _scores(true, answers) | {"unparsed": float(np.mean(~np.isin(answers, known)))}
 
+    answers = answered()
+    scrambled = answered(held_out.with_shuffled_lists(rng, keep_first=compared))
+    right, by_chance = (np.asarray(given == true, np.float32) for given in (answers, scrambled))
     fitted = metrics.baselines(_features(train, compared), known, _features(held_out, compared), true)
-    return scores() | {
+    return scores(answers) | {
+        "accuracy_ci": controls.interval(right, seed),
         "n": len(held_out),
         "baselines": {name: {"accuracy": b.accuracy, "macro_f1": b.macro_f1} for name, b in fitted.items()},
-        "scrambles": {"shuffled_cells": scores(held_out.with_shuffled_lists(rng, keep_first=compared))},
+        "scrambles": {
+            "shuffled_cells": scores(scrambled) | {"accuracy_gain_ci": controls.interval(right - by_chance, seed)}
+        },
     }
 
 
@@ -85,18 +97,26 @@ def _neighbours(held_out: Examples, sampling: Sampling, seed: int) -> dict[str, 
         texts = held_out.ask(sampling=sampling, max_new_tokens=room, draw=draw, seed=seed)
         return Sentences.of([genes.ids(repair_sentence(text, genes)[0]) for text in texts])
 
-    def scores(sentences: Sentences) -> dict[str, float]:
+    def scores(sentences: Sentences) -> dict[str, NDArray]:
         pair = sentences.lists(), target.lists()
-        return {
-            "overlap": float(np.mean(metrics.gene_overlap(*pair))),
-            "jaccard": float(np.mean(metrics.gene_jaccard(*pair))),
-        }
+        return {"overlap": metrics.gene_overlap(*pair), "jaccard": metrics.gene_jaccard(*pair)}
 
-    return scores(made()) | {
-        "n": len(held_out),
-        "baselines": {
-            "cell_itself": scores(held_out.sentences(0)),
-            "other_neighbours": scores(target.select(np.roll(np.arange(len(target)), 1))),
-        },
-        "scrambles": {"shuffled_cells": scores(made(held_out.with_shuffled_lists(rng)))},
-    }
+    model, scrambled = scores(made()), scores(made(held_out.with_shuffled_lists(rng)))
+    intervals = {f"{name}_ci": controls.interval(values, seed) for name, values in model.items()}
+    gains = {f"{name}_gain_ci": controls.interval(model[name] - scrambled[name], seed) for name in model}
+    return (
+        _means(model)
+        | intervals
+        | {
+            "n": len(held_out),
+            "baselines": {
+                "cell_itself": _means(scores(held_out.sentences(0))),
+                "other_neighbours": _means(scores(target.select(np.roll(np.arange(len(target)), 1)))),
+            },
+            "scrambles": {"shuffled_cells": _means(scrambled) | gains},
+        }
+    )
+
+
+def _means(scores: dict[str, NDArray]) -> dict[str, Any]:
+    return {name: float(np.mean(values)) for name, values in scores.items()}

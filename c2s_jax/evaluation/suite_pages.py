@@ -80,6 +80,7 @@ NAMES = {
     "shuffled_genes": "genes in random order (shuffled)",
     "shuffled_pairs": "shuffled bulk samples",
     "shuffled_cells": "shuffled cells",
+    "shuffled_questions": "shuffled questions",
     "shuffled_perturbations": "shuffled perturbation names",
     "random_training_answer": "a training answer, at random",
     "central_training_answer": "the most central training answer",

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2s_jax import metrics
-from c2s_jax.data import MixtureTask, PromptStream
-from c2s_jax.data.contexts import MissingData
-from c2s_jax.data.prompts import Prompts
+from c2s_jax.data.task_stream import Draw
 from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.context import Context
+from c2s_jax.evaluation.examples import Examples, examples_of, longest_answer
 from c2s_jax.generation import Sampling
 from c2s_jax.metrics.bertscore import TokenEncoder
 from c2s_jax.tasks import TASKS
@@ -24,19 +23,19 @@ SHOWN = 5
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """N prompts of a split with what the data say.
+    """N examples of a split with what the data say.
 
     Attributes
     ----------
-    prompts
-        As the stream of training writes them.
+    examples
+        Each cell or question once.
     references
         All texts that answer a prompt: the captions of its cluster, the abstracts of its data set, or its one answer.
     units
         What a prompt is about, e.g. "dataset · cluster"; prompts of one unit share their references.
     """
 
-    prompts: Prompts
+    examples: Examples
     references: list[list[str]]
     units: NDArray[np.str_]
     tissues: NDArray[np.str_]
@@ -49,8 +48,10 @@ def text_metrics(
 
     Beside the model: a training answer drawn at random (of the same tissue where the prompt's cells have one), the
     training answer nearest to all others in the mean, and, where a prompt has several references, one of them against
-    the rest. Scramble: the model's answers to prompts about something else. Prompts about what training has seen
-    (``in_distribution``: the data set, for captions the cluster) and about what it has not are told apart, too.
+    the rest. Scrambles: the model's answers to prompts about something else, and the model asked again, with cells of
+    another unit (``shuffled_cells``) or with another question about the same cells (``shuffled_questions``). Prompts
+    about what training has seen (``in_distribution``: the data set, for captions the cluster) and about what it has not
+    are told apart, too.
 
     Parameters
     ----------
@@ -59,35 +60,36 @@ def text_metrics(
     layer
         Of the encoder; None for the last.
     n
-        Prompts to ask; drawn by ``seed``.
+        Prompts to ask, drawn by ``seed``; fewer where the split has fewer cells or questions.
 
     Returns
     -------
     dict or None
-        None where the split has no such texts.
+        None where the split has no such texts. Scrambles have ``bertscore_gain_ci``, the interval over prompts of how
+        far the model is above them.
     """
-    asked, train = (asked_of(context, part, suite, count, seed) for part, count in ((split, n), ("train", None)))
+    asked, train = (
+        asked_of(context, part, suite, count, seed) for part, count in ((split, n), ("train", TRAINING_ANSWERS))
+    )
     if asked is None:
         return None
-    task = TASKS[TASK_OF[suite]]
-    longest = max(len(r) for r in asked.prompts.references + (train.prompts.references if train else []))
-    samples = context.answer(asked.prompts.tokens, what=suite, max_new_tokens=longest + 2, sampling=Sampling(0.0))
-    answers = [task.parse(text) for text in samples.texts(context.formatter.tokenizer.decode)]
+    room = longest_answer([asked.examples, train.examples if train else None])
+
+    def answered(draw: Draw | None = None) -> list[str]:
+        return asked.examples.ask(sampling=Sampling(0.0), max_new_tokens=room, draw=draw)
 
     def f1(texts: list[str], references: list[list[str]]) -> NDArray[np.float64]:
         return metrics.bertscore(texts, references, encoder, layer=layer).f1
 
+    answers = answered()
     scored = metrics.bertscore(answers, asked.references, encoder, layer=layer)
-    interval = metrics.bootstrap(np.mean, scored.f1, seed=seed)
     baselines = {
         name: {"bertscore": float(f1(texts, asked.references).mean())}
         for name, texts in (_baselines(asked, train, f1, seed) if train else {}).items()
     }
-    others = controls.elsewhere(asked.units, seed)
-    scrambles = {}
-    if others is not None:
-        swapped = [answers[i] for i in others]
-        scrambles["shuffled_prompts"] = {"bertscore": float(f1(swapped, asked.references).mean())}
+    scrambled = {name: answered(draw) for name, draw in _scrambles(asked, suite, seed).items()}
+    if (others := controls.elsewhere(asked.units, seed)) is not None:
+        scrambled["shuffled_prompts"] = [answers[i] for i in others]
     several = [i for i, texts in enumerate(asked.references) if len(texts) > 1]
     references = {}
     if several:
@@ -97,35 +99,30 @@ def text_metrics(
         "bertscore": scored.mean,
         "precision": float(scored.precision.mean()),
         "recall": float(scored.recall.mean()),
-        "bertscore_ci": [interval.low, interval.high],
+        "bertscore_ci": controls.interval(scored.f1, seed),
         "configuration": scored.configuration,
         "n": len(answers),
         "exact": float(np.mean([a in refs for a, refs in zip(answers, asked.references)])),
         "by_distribution": _by_distribution(scored.f1, asked.units, train),
         "baselines": baselines,
         "references": references,
-        "scrambles": scrambles,
+        "scrambles": {name: _below(scored.f1, f1(texts, asked.references), seed) for name, texts in scrambled.items()},
         "samples": _samples(asked, answers, scored.f1),
     }
 
 
-def asked_of(context: Context, split: str, suite: str, n: int | None, seed: int) -> Asked | None:
-    """Prompts of a suite; None where the split has no data for them."""
-    corpus = context.corpus
+def asked_of(context: Context, split: str, suite: str, n: int, seed: int) -> Asked | None:
+    """Examples of a suite; None where the split has no data for them."""
+    corpus, task = context.corpus, TASK_OF[suite]
     if split not in corpus.splits:
         return None
-    task = TASK_OF[suite]
-    settings = MixtureTask(task, min_genes=context.max_genes, max_genes=context.max_genes)
-    try:
-        stream = PromptStream(corpus, split, [settings], context.formatter, seq_len=context.seq_len, seed=seed)
-    except MissingData:
+    if (examples := examples_of(context, split, task, max_examples=n, seed=seed)) is None:
         return None
-    prompts = stream.take(0, n or TRAINING_ANSWERS)
-    cells, decode = corpus.cells(split), context.formatter.tokenizer.decode
-    own = [TASKS[task].parse(decode(tokens.tolist())) for tokens in prompts.references]
+    cells = corpus.cells(split)
+    own = [TASKS[task].parse(text) for text in examples.references]
     texts, units = [], []
     columns = {d["caption_field"]: cells.fields(d["caption_field"]) for d in corpus.datasets if d.get("captions")}
-    for answer, cell in zip(own, prompts.cells):
+    for answer, cell in zip(own, examples.anchors):
         entry = corpus.datasets[cells.dataset_ids[cell]]
         unit, more = entry["name"], []
         if suite == "abstract":
@@ -135,7 +132,23 @@ def asked_of(context: Context, split: str, suite: str, n: int | None, seed: int)
             unit, more = f"{unit} · {value}", entry["captions"][value]
         texts.append([answer, *(t for t in map(TASKS[task].parse, more) if t and t != answer)])
         units.append(unit)
-    return Asked(prompts, texts, np.array(units, np.str_), cells.fields("tissue")[prompts.cells])
+    return Asked(examples, texts, np.array(units, np.str_), cells.fields("tissue")[examples.anchors])
+
+
+def _scrambles(asked: Asked, suite: str, seed: int) -> dict[str, Draw]:
+    """The same prompts with what they ask about exchanged, where there is something else to exchange it for."""
+    out, examples = {}, asked.examples
+    if (others := controls.elsewhere(asked.units, seed)) is not None:
+        out["shuffled_cells"] = examples.with_lists_of(others)
+    if suite == "qa":
+        questions = np.array(examples.values("question"))
+        if (others := controls.elsewhere(questions, seed)) is not None:
+            out["shuffled_questions"] = examples.with_text_of("question", others)
+    return out
+
+
+def _below(model: NDArray[np.float64], scramble: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    return {"bertscore": float(scramble.mean()), "bertscore_gain_ci": controls.interval(model - scramble, seed)}
 
 
 def _baselines(asked: Asked, train: Asked, f1: Any, seed: int) -> dict[str, list[str]]:

@@ -1,7 +1,6 @@
 """Spatial tasks on a small plane of cells, asked of a model that knows the answers to true prompts alone."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,29 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from c2s_jax.evaluation import Context, controls, suite_pages
 from c2s_jax.evaluation.examples import Examples, examples_of, longest_answer
 from c2s_jax.evaluation.spatial import GENERATION, LABELS, spatial_metrics
-from c2s_jax.generation import Samples, Sampling
+from c2s_jax.generation import Sampling
 from tests.data.conftest import formatter, gene_names, rich, tokenizer  # noqa: F401
+from tests.evaluation.conftest import Knowing
 
 N = 40
-
-
-class Knowing:
-    """Stands for the sampler: answers as told by prompt, and to other prompts with what it was told first."""
-
-    def __init__(self, pieces, known: dict[bytes, str]):
-        self.tokenizer, self.known, self.asked = pieces, known, []
-
-    def __call__(self, params, prompts, *, max_new_tokens, sampling, seed, progress: Callable) -> Samples:
-        other = next(iter(self.known.values()))
-        answers = [self.known.get(p.tobytes(), other) for p in prompts]
-        self.asked.append((len(prompts), sum(p.tobytes() in self.known for p in prompts), sampling.temperature))
-        tokens = np.full((len(prompts), max_new_tokens), self.tokenizer.pad_id, np.int32)
-        lengths = np.zeros(len(prompts), np.int32)
-        for i, answer in enumerate(answers):
-            ids = [*self.tokenizer.encode(answer), self.tokenizer.eos_id]
-            assert len(ids) <= max_new_tokens, "the limit would cut this answer off"
-            tokens[i, : len(ids)], lengths[i] = ids, len(ids)
-        return Samples(tokens, np.zeros(tokens.shape, np.float32), lengths, np.ones(len(prompts), bool), lengths)
 
 
 @pytest.fixture
@@ -58,8 +39,15 @@ def test_true_prompts_score_one_and_scrambles_less(knowing):
         values = found[task]
         assert (values["accuracy"], values["macro_f1"], values["unparsed"], values["n"]) == (1.0, 1.0, 0.0, N)
         assert values["scrambles"]["shuffled_cells"]["accuracy"] < 0.9
+        assert values["accuracy_ci"] == [1, 1]
+        gain = 1 - values["scrambles"]["shuffled_cells"]["accuracy"]
+        low, high = values["scrambles"]["shuffled_cells"]["accuracy_gain_ci"]
+        assert 0 < low <= gain <= high <= 1
     made = found[GENERATION]
     assert made["overlap"] == made["jaccard"] == 1
+    assert made["overlap_ci"] == made["jaccard_ci"] == [1, 1]
+    low, high = made["scrambles"]["shuffled_cells"]["overlap_gain_ci"]
+    assert 0 < low <= 1 - made["scrambles"]["shuffled_cells"]["overlap"] <= high
     assert made["scrambles"]["shuffled_cells"]["overlap"] < 0.5
     assert all(x["overlap"] < 0.5 for x in made["baselines"].values())
     assert suite_pages.flags({"spatial": found}) == []
@@ -73,7 +61,11 @@ def test_true_prompts_score_one_and_scrambles_less(knowing):
 def test_a_model_that_does_not_look_is_flagged(space):
     space.sampler.known = {b"": " No."}
     found = spatial_metrics(space, "test", sampling=Sampling(), max_examples=N)
-    assert found["same_niche"]["accuracy"] == found["same_niche"]["scrambles"]["shuffled_cells"]["accuracy"]
+    niche = found["same_niche"]
+    assert niche["accuracy"] == niche["scrambles"]["shuffled_cells"]["accuracy"]
+    margin = 1.96 * np.sqrt(niche["accuracy"] * (1 - niche["accuracy"]) / N)
+    assert niche["accuracy_ci"] == pytest.approx([niche["accuracy"] - margin, niche["accuracy"] + margin], abs=0.04)
+    assert niche["scrambles"]["shuffled_cells"]["accuracy_gain_ci"] == [0, 0]
     assert found["niche_annotation"]["unparsed"] == 1
     flags = suite_pages.flags({"spatial": found, "split": "test"})
     assert any(flag.startswith("spatial.same_niche: accuracy") for flag in flags)
@@ -125,14 +117,23 @@ def test_scrambles_keep_everything_but_what_they_deal(space):
     assert kept[starts].tolist() == examples.draw.lists[starts].tolist()
     assert sorted(kept.tolist()) == sorted(examples.draw.lists.tolist())
     assert kept.tolist() != examples.draw.lists.tolist()
-    questions = examples_of(space, "train", "question_answering", max_examples=None)
-    before, after = questions.values("question"), None
-    for seed in range(5):
-        swapped = questions.with_shuffled_text("question", np.random.Generator(np.random.Philox(key=seed)))
-        texts = swapped.draft.texts["question"]
-        after = [texts.value(code) for code in texts.codes.tolist()]
-        assert sorted(after) == sorted(before)
-    assert longest_answer([questions, None]) >= max(map(len, questions.tokens[1]))
+
+
+def test_exchanging_what_is_asked_about(space):
+    examples = examples_of(space, "train", "question_answering", max_examples=None)
+    assert longest_answer([examples, None]) >= max(map(len, examples.tokens[1]))
+    others = np.roll(np.arange(len(examples)), 1)
+    draft = examples.with_text_of("question", others).draft
+    asked = [draft.texts["question"].value(code) for code in draft.texts["question"].codes.tolist()]
+    assert asked == np.array(examples.values("question"))[others].tolist() != examples.values("question")
+    own, moved = examples.draw, examples.with_lists_of(others)
+    counts = np.diff(own.draft.indptr)
+    assert len(set(counts.tolist())) > 1
+    for i, other in enumerate(others):
+        here, there = (slice(*d.draft.indptr[[n, n + 1]]) for d, n in ((moved, i), (own, other)))
+        assert moved.lists[here].tolist() == own.lists[there].tolist()
+        assert moved.draft.texts["num_cells"].codes[i] == moved.draft.cells[i] == counts[other]
+    assert moved.draft.texts["question"] is own.draft.texts["question"]
 
 
 def test_nothing_in_space_no_suite(context):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.data.corpus import Question
 from c2s_jax.evaluation import controls, suite_pages, suites, texts
+from tests.evaluation.conftest import Knowing
 
 RARE = "CD34+"
 ABSTRACTS = ["Blood cells of a healthy donor were sorted and sequenced", "A census of cells in blood"]
@@ -83,11 +84,20 @@ def measure(telling, context, answers: Sequence[str], suite: str, n: int) -> dic
     return texts.text_metrics(told, "test", suite, encoder=Words(), layer=None, n=n)
 
 
-@pytest.mark.parametrize("suite", ["caption", "qa"])
-def test_perfect_answers(described, telling, suite: str):
+@pytest.mark.parametrize(("suite", "n"), [("caption", 40), ("qa", 4)])
+def test_true_prompts_score_one_and_scrambles_less(described, suite: str, n: int):
     asked = texts.asked_of(described, "test", suite, 40, 0)
-    found = measure(telling, described, [r[-1] for r in asked.references], suite, 40)
-    assert found["n"] == 40
+    answers = {p.tobytes(): f" {r[-1]}." for p, r in zip(asked.examples.tokens[0], asked.references)}
+    model = Knowing(described.formatter.tokenizer, answers)
+    context = dataclasses.replace(described, sampler=model)
+    found = texts.text_metrics(context, "test", suite, encoder=Words(), layer=None, n=40)
+    assert found["n"] == len(answers) == n
+    scramble = {"caption": "shuffled_cells", "qa": "shuffled_questions"}[suite]
+    # It was asked twice, first all true prompts and then (nearly) none of them.
+    assert [(asked, heat) for asked, _, heat in model.asked] == [(n, 0.0)] * 2
+    assert model.asked[0][1] == n > 4 * model.asked[1][1]
+    assert found["scrambles"][scramble]["bertscore"] < 0.9
+    assert 0 < found["scrambles"][scramble]["bertscore_gain_ci"][0] < 1
     assert found["bertscore"] == pytest.approx(1, abs=1e-6)
     assert found["bertscore_ci"] == pytest.approx([1, 1], abs=1e-6)
     assert found["exact"] == 1
@@ -101,7 +111,7 @@ def test_perfect_answers(described, telling, suite: str):
         assert (table.section, examples.section) == ("Caption", "Caption")
         assert len(examples.rows) == texts.SHOWN
     else:
-        assert not found["scrambles"]  # one data set: there is nothing else to ask about
+        assert set(found["scrambles"]) == {scramble}  # one data set: there are no other cells to ask about
         assert not found["references"]
 
 
@@ -130,7 +140,8 @@ def test_what_training_has_not_seen_is_told_apart(described, telling):
 
 def test_one_answer_to_everything_is_flagged(described, telling):
     found = measure(telling, described, ["These are the cells of a donor"] * 20, "caption", 20)
-    assert list(controls.unbeaten(found, found["scrambles"])) == ["bertscore"]
+    assert controls.unbeaten(found, found["scrambles"]) == {"bertscore": ["shuffled_cells", "shuffled_prompts"]}
+    assert found["scrambles"]["shuffled_cells"]["bertscore_gain_ci"] == [0, 0]
     assert any("does not beat answers to prompts about something else" in f for f in suite_pages.flags({"q": found}))
 
 
