@@ -35,7 +35,7 @@ PANELS = {
 
 def start(folder: Path, data: Path, phases: int) -> Runs:
     """Corpus and runs. Rewards: nearness to real cells in interferon genes, one by one and as a population; or the
-    energy score in these genes and in all, with smaller steps and twice as many."""
+    energy score in these genes and in all, with larger groups, smaller steps and twice as many."""
     genes = f"{data / _kang.SETS}:{_kang.INTERFERON}"
     rewards = {
         "cell_mse": {"weight": 1.0, "genes": genes, "real": "mean"},
@@ -55,6 +55,8 @@ def start(folder: Path, data: Path, phases: int) -> Runs:
             "energy": [
                 f"--config.steps={2 * phases}",
                 "--config.optimizer.learning_rate=2e-4",
+                "--config.grpo.prompts=8",
+                "--config.grpo.num_generations=32",
                 f"--config.grpo.rewards={energy!r}",
             ],
         },

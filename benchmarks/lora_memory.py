@@ -4,7 +4,7 @@
 
 Prints JSON. Nothing is allocated: parameters, gradients and optimizer state are those of the run's plan
 (``jax.eval_shape``), and ``temporaries`` are what the compiler reserves for the real training step of one packed row,
-gradients and the activations of rematerialised blocks among them. ``total`` is state and temporaries.
+gradients and the activations of rematerialised blocks among them. ``total`` is state, temporaries and code.
 
 The step is compiled ahead of time for one TPU v5p, which needs the package libtpu and no TPU. It stands for a GPU of
 80 GB: XLA assigns buffers in the same way, and what a GPU adds (CUDA's context, workspaces of kernels, fragmentation)
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.experimental import topologies
 
+from c2s_jax.aot.memory import compile_measured
 from c2s_jax.models import Gemma2Config, lora, num_parameters
 from c2s_jax.models.gemma2 import RELEASED
 from c2s_jax.parallel import batch_sharding, make_mesh
@@ -60,10 +61,8 @@ def measure(size: str, kind: str, device: jax.Device, options: argparse.Namespac
     step = make_train_step(plan.graphdef, optimizer, mesh, plan.shardings, n_tasks=8)
     lowered = step.lower(state, abstract_batch(options.time, batch_sharding(mesh)))
     try:
-        memory = lowered.compile().memory_analysis()
-        beyond = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        out["temporaries"] = memory.temp_size_in_bytes + max(beyond, 0)
-        out["total"] = memory.argument_size_in_bytes + out["temporaries"]
+        _, memory = compile_measured(lowered)
+        out["temporaries"], out["total"] = memory["temporaries"], memory["total"]
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

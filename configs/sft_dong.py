@@ -13,7 +13,7 @@ from c2s_jax.recipe import PYTHIA_TUNED_SMALL, pythia
 
 WRITE, NAME = "perturbed_cell_generation", "perturbation_annotation"
 SMALL = PYTHIA_TUNED_SMALL | {
-    "steps": 250,
+    "steps": 600,
     "data.seq_len": 128,
     f"data.mixture.{WRITE}.weight": 2.0,
     f"data.mixture.{NAME}.loss": "all",
