@@ -35,18 +35,6 @@ class Gemma(Tunix):
         return self._model(self._arrays)
 
 
-class Words(Ids):
-    """Also of texts in arrays, as the learner passes them on."""
-
-    def encode(self, text: Any) -> list[int]:
-        """The numbers in a text."""
-        return super().encode(str(np.asarray(text).item()))
-
-    def pad_id(self) -> int:
-        """Fills rows on the left."""
-        return 0
-
-
 class Learner:
     """A GRPO learner. It reads ahead, so it makes all its steps at once; a step lasts from sampling to sampling."""
 
@@ -60,7 +48,7 @@ class Learner:
         self.cluster = RLCluster(
             actor=self.actor,
             reference=gemma.make() if given["beta"] else None,
-            tokenizer=Words(),
+            tokenizer=Ids(),
             cluster_config=ClusterConfig(
                 role_to_mesh=dict.fromkeys((Role.ACTOR, Role.REFERENCE, Role.ROLLOUT), mesh),
                 training_config=RLTrainingConfig(
@@ -92,7 +80,8 @@ class Learner:
 
     def _prompts(self) -> Iterator[dict[str, Any]]:
         for number in range(self.number):
-            yield {"prompts": [" ".join(map(str, row)) for row in w.prompts(self.length, number)]}
+            # An array: in a list, the learner repeats the parts of each text instead of the texts.
+            yield {"prompts": np.array([" ".join(map(str, row)) for row in w.prompts(self.length, number)])}
 
     def _timed(self, *arguments: Any, **options: Any) -> Any:
         self.starts.append(time.perf_counter())
