@@ -55,6 +55,14 @@ def test_gradient_agrees_with_finite_differences(n: int, m: int) -> None:
             assert np.sum(gradient * step) == pytest.approx(float(moved[0] - moved[1]) / 2e-5, rel=1e-6)
 
 
+@pytest.mark.parametrize(("n", "m"), [(100, 181), (40, 200)])
+def test_fewer_cells_than_many_dimensions(n: int, m: int) -> None:
+    """Padded to 256 rows of 128 dimensions, a factor of rank n - 1 has no Cholesky decomposition."""
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(n, 128)), rng.normal(size=(m, 128)) + 0.1
+    assert scfid(real, generated) == pytest.approx(textbook(real, generated), rel=1e-4)
+
+
 def test_near_copies_keep_their_digits() -> None:
     """The distance is a millionth of the variance: a difference of traces in float32 would be noise."""
     rng = np.random.default_rng(0)
