@@ -156,6 +156,7 @@ class Populations:
     real_sentences: Population  # held-out cells, expression through their own sentence
     shuffled: Population  # generated cells under shuffled labels
     drawn: Population  # training cells drawn by label: another sample of real cells
+    drawn_sentences: Sentences
     spaces: dict[str, str]  # what each space is, for people
 
 
@@ -184,6 +185,7 @@ def populations(context: Context, split: str, found: Generated, *, components: i
         own,
         shuffled,
         real(train, drawn),
+        sentences_of(train, drawn, context.max_genes),
         spaces.describe(),
     )
 
@@ -191,8 +193,8 @@ def populations(context: Context, split: str, found: Generated, *, components: i
 def generation_metrics(context: Context, split: str, found: Generated, cells: Populations, *, k: int) -> dict[str, Any]:
     """Validity, overlap, k-NN accuracy and scFID of generated cells, beside the same of the references.
 
-    Overlap is with the held-out cell that gave the condition: generated genes against as many of the top of the
-    real sentence; the reference draws a training cell of the same type instead. k-NN votes among training cells.
+    Overlap is with the held-out cell that gave the condition, its sentence cut to ``max_genes``; the reference draws a
+    training cell of the same type instead, cut alike. k-NN votes among training cells.
     """
     real_lists = sentences_of(context.corpus.cells(split), found.cells, context.max_genes).lists()
     words = sum(r.n_words for r in found.repairs)
@@ -214,9 +216,12 @@ def generation_metrics(context: Context, split: str, found: Generated, cells: Po
             out |= measured
         else:
             out.setdefault("references", {})[name] = measured
-    drawn_lists = [np.flatnonzero(x) for x in cells.drawn.expression]
-    if len(drawn_lists) == len(real_lists):
-        out["references"]["real_vs_real"]["overlap"] = float(np.mean(metrics.gene_overlap(drawn_lists, real_lists)))
+    if len(cells.drawn_sentences) == len(real_lists):
+        pair = cells.drawn_sentences.lists(), real_lists
+        out["references"]["real_vs_real"] |= {
+            "overlap": float(np.mean(metrics.gene_overlap(*pair))),
+            "jaccard": float(np.mean(metrics.gene_jaccard(*pair))),
+        }
     return out
 
 
