@@ -86,6 +86,11 @@ def reconstructed(names: list[str]) -> np.ndarray:
     return out
 
 
+def test_more_genes_than_a_file_name_has_letters(corpus) -> None:
+    names = ",".join(["MX1", *(f"ABSENT{i}" for i in range(1000)), "IFI6"])
+    assert [GENES[g] for g in chosen_genes(corpus, names)] == ["IFI6", "MX1"]
+
+
 @pytest.mark.parametrize("genes", ["", "IFI6,ISG15,MX1"])
 def test_cell_mse(corpus, completions, genes) -> None:
     """Drawn cells are of the condition, and their mean over many draws is the mean over the condition."""

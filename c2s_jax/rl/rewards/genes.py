@@ -29,7 +29,7 @@ def chosen_genes(corpus: Corpus, which: str) -> NDArray[np.int64]:
     path, _, sets = which.partition(":")
     if path.endswith(".gmt"):
         names = _of_sets(Path(path), sets)
-    elif Path(path).is_file():
+    elif "," not in path and Path(path).is_file():  # a long list is no name of a file
         names = Path(path).read_text(encoding="utf-8").split()
     else:
         names = [name.strip() for name in which.split(",") if name.strip()]
