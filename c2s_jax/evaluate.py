@@ -45,8 +45,8 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
     metrics: dict[str, Any] = {}
     found = made = cells = None
     if annotation.TASK in context.tasks:
-        found = annotation.Annotations.from_json(kept("annotation", lambda: _annotate(context, e).to_json()))
-        metrics["annotation"] = annotation.annotation_metrics(context, e.split, found)
+        found, shuffled = (_annotations(kept, context, e, seed) for seed in (None, config.seed))
+        metrics["annotation"] = annotation.annotation_metrics(context, e.split, found, shuffled, seed=config.seed)
     if generation.TASK in context.tasks:
         texts = kept("generation", lambda: _generate(context, e, config.seed).to_json())
         made = generation.Generated.from_json(texts, context.corpus.genes)
@@ -96,9 +96,12 @@ def _store(config: Any, workdir: str, context: Context) -> Store:
     return Store(os.path.join(workdir, "evaluation"), key)
 
 
-def _annotate(context: Context, settings: Any) -> annotation.Annotations:
+def _annotations(kept: Store, context: Context, settings: Any, shuffle_genes: int | None) -> annotation.Annotations:
     e = settings
-    return annotation.annotate(context, e.split, prompts_per_cell=e.prompts_per_cell, max_cells=e.max_cells)
+    name = "annotation" if shuffle_genes is None else "annotation_shuffled_genes"
+    asked: dict[str, Any] = dict(prompts_per_cell=e.prompts_per_cell, max_cells=e.max_cells)
+    answers = kept(name, lambda: annotation.annotate(context, e.split, shuffle_genes=shuffle_genes, **asked).to_json())
+    return annotation.Annotations.from_json(answers)
 
 
 def _generate(context: Context, settings: Any, seed: int) -> generation.Generated:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from c2s_jax import metrics
 from c2s_jax.data import request
+from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.context import Context, dense_expression, sentences_of, templates_for
 from c2s_jax.generation import Sampling
 from c2s_jax.tasks import TASKS
@@ -47,11 +48,13 @@ def annotate(
     prompts_per_cell: int = 1,
     max_cells: int | None = None,
     prompts: str = "c2s_jax",
+    shuffle_genes: int | None = None,
 ) -> Annotations:
     """Annotate the labelled cells of a split by greedy generation.
 
     Each cell is asked with ``prompts_per_cell`` templates; the answer with the largest summed probability wins.
-    An answer counts only if it is one of the corpus' training labels, word for word.
+    An answer counts only if it is one of the corpus' training labels, word for word. With a seed in ``shuffle_genes``
+    the model reads each cell's genes in random order.
     """
     cells = context.corpus.cells(split)
     labels = cells.fields("cell_type")
@@ -59,7 +62,10 @@ def annotate(
     known = set(context.corpus.cells("train").fields("cell_type")) - {""}
     templates, columns = templates_for(TASK, prompts, cells, indices)
     templates = templates[:prompts_per_cell]
-    sentences = sentences_of(cells, indices, context.max_genes).repeat(len(templates))
+    sentences = sentences_of(cells, indices, context.max_genes)
+    if shuffle_genes is not None:
+        sentences = sentences.shuffled(shuffle_genes)
+    sentences = sentences.repeat(len(templates))
     requests = []
     for cell, n_genes in enumerate(np.diff(sentences.indptr)[:: len(templates)]):
         fields = {name: str(column[cell]) for name, column in columns.items()}
@@ -84,8 +90,15 @@ def _vote(answers: NDArray, weights: NDArray, known: set[str]) -> tuple[str, flo
     return winner if labels else UNPARSED, votes[winner] / len(answers)
 
 
-def annotation_metrics(context: Context, split: str, found: Annotations) -> dict[str, Any]:
-    """Accuracy and macro-F1 of the model, the majority class and a logistic regression on log expression."""
+def annotation_metrics(
+    context: Context, split: str, found: Annotations, shuffled: Annotations, *, seed: int = 0
+) -> dict[str, Any]:
+    """Accuracy and macro-F1 of the model, the majority class and a logistic regression on log expression.
+
+    Scrambles: the answers to cells whose genes were in random order (``shuffled``), which a model that reads order has
+    to beat, and the answers dealt out anew among cells. Each has ``accuracy_gain_ci``, the interval of how far the
+    model is above it.
+    """
     train, test = context.corpus.cells("train"), context.corpus.cells(split)
     train_rows, test_rows = (np.flatnonzero(c.fields("cell_type") != "") for c in (train, test))
     test_rows = test_rows[: len(found.true)]
@@ -96,11 +109,25 @@ def annotation_metrics(context: Context, split: str, found: Annotations) -> dict
         dense_expression(test, test_rows, n_genes),
         found.true,
     )
+    dealt = np.random.Generator(np.random.Philox(key=seed)).permutation(found.predicted)
+    scrambles = {"shuffled_genes": shuffled.predicted, "shuffled_cells": dealt}
     return {
-        "accuracy": metrics.accuracy(found.true, found.predicted),
-        "macro_f1": metrics.macro_f1(found.true, found.predicted),
+        **_scores(found.true, found.predicted),
         "unparsed": float(np.mean(found.predicted == UNPARSED)),
         "calibration": metrics.calibration(found.confidence, found.true == found.predicted).to_json(),
         "n": len(found.true),
         "baselines": {name: {"accuracy": b.accuracy, "macro_f1": b.macro_f1} for name, b in fitted.items()},
+        "scrambles": {
+            name: _scores(found.true, answers) | {"accuracy_gain_ci": _gain(found, answers, seed)}
+            for name, answers in scrambles.items()
+        },
     }
+
+
+def _scores(true: NDArray, predicted: NDArray) -> dict[str, Any]:
+    return {"accuracy": metrics.accuracy(true, predicted), "macro_f1": metrics.macro_f1(true, predicted)}
+
+
+def _gain(found: Annotations, answers: NDArray, seed: int) -> list[float] | None:
+    right = (found.predicted == found.true).astype(float)
+    return controls.interval(right - (answers == found.true), seed)

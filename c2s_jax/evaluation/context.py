@@ -107,6 +107,11 @@ class Sentences:
         lengths = np.diff(self.indptr)[rows]
         return Sentences(self.genes[positions(self.indptr[:-1][rows], lengths)], offsets(lengths))
 
+    def shuffled(self, seed: int) -> "Sentences":
+        """Each cell's genes in random order."""
+        rng = np.random.Generator(np.random.Philox(key=seed))
+        return Sentences.of([rng.permutation(genes) for genes in self.lists()])
+
     def lists(self) -> list[NDArray[np.int32]]:
         """One array a cell."""
         return np.split(self.genes, self.indptr[1:-1])

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports
-from c2s_jax.evaluation.context import Context, Sentences, dense_expression, sentences_of
+from c2s_jax.evaluation.context import Context, dense_expression, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 
 BATCHES = ("batch", "donor", "assay")
@@ -58,7 +58,7 @@ def embedding_metrics(
         "baselines": {"pca": measured([pca.transform(x) for x in expression], labels, batches, k)},
         "scrambles": {
             "shuffled_labels": {key: float(np.mean([s[key] for s in shuffled])) for key in shuffled[0]},
-            "shuffled_genes": measured([embed(_shuffled_genes(s, rng)) for s in sentences], labels, None, k),
+            "shuffled_genes": measured([embed(s.shuffled(seed)) for s in sentences], labels, None, k),
         },
     }
 
@@ -100,7 +100,3 @@ def _mixed(labels: NDArray, batches: NDArray) -> bool:
 
 def _shuffled_labels(cells: list[NDArray], labels: list[NDArray], k: int, rng: np.random.Generator) -> dict[str, float]:
     return measured(cells, [rng.permutation(x) for x in labels], None, k)
-
-
-def _shuffled_genes(sentences: Sentences, rng: np.random.Generator) -> Sentences:
-    return Sentences.of([rng.permutation(genes) for genes in sentences.lists()])

@@ -103,9 +103,11 @@ def _lines(context: Context) -> list[report.Figure]:
 def _tables(metrics: dict[str, Any], made: Generated | None, genes: tuple[str, ...]) -> list[report.Table]:
     out = []
     if annotation := metrics.get("annotation"):
-        names = {"majority": "majority class", "logistic_regression": "logistic regression"}
-        rows = {"c2s_jax": annotation, **{names[k]: v for k, v in annotation["baselines"].items()}}
-        out.append(report.annotation_table(rows, n=annotation["n"]))
+        names = suite_pages.NAMES | {"majority": "majority class"}
+        beside = annotation["baselines"] | annotation["scrambles"]
+        rows = {"c2s_jax": annotation, **{names[k]: v for k, v in beside.items()}}
+        flagged = controls.unbeaten(annotation, annotation["scrambles"])
+        out.append(report.annotation_table(rows, n=annotation["n"], flagged=flagged))
     return out if made is None else [*out, *_generation_tables(metrics["generation"], made, genes)]
 
 

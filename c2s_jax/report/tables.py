@@ -83,8 +83,8 @@ MEASURES = {
 }
 
 
-def annotation_table(rows: Mapping[str, Mapping[str, Any]], *, n: int) -> Table:
-    """Accuracy and macro-F1 of the model beside baselines.
+def annotation_table(rows: Mapping[str, Mapping[str, Any]], *, n: int, flagged: Collection[str] = ()) -> Table:
+    """Accuracy and macro-F1 of the model beside baselines and scrambles.
 
     Parameters
     ----------
@@ -92,11 +92,14 @@ def annotation_table(rows: Mapping[str, Mapping[str, Any]], *, n: int) -> Table:
         Name → {"accuracy": …, "macro_f1": …}, for example "c2s_jax", "majority class", "logistic regression".
     n
         Held-out cells.
+    flagged
+        As in `comparison_table`.
     """
-    table = comparison_table(rows, metrics=("accuracy", "macro_f1"), title="Cell type annotation", n=n)
+    table = comparison_table(rows, metrics=("accuracy", "macro_f1"), title="Cell type annotation", n=n, flagged=flagged)
     caption = (
         f"n = {n:,} held-out cells; all rows were fitted on the same training cells. The majority class is "
-        "what one gets for knowing nothing; logistic regression on log expression is the method to beat."
+        "what one gets for knowing nothing; logistic regression on log expression is the method to beat. Shuffled: "
+        "the model's answers where it reads the same genes in random order, and its answers dealt out among the cells."
     )
     return Table(table.title, caption, table.header, table.rows, table.best, "Annotation")
 

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations, _vote, annotate, annotation_metrics
 from c2s_jax.evaluation.context import templates_for
 from c2s_jax.tasks import load_templates
@@ -34,7 +35,7 @@ def test_right_answers_score_one(context, telling):
     asked = telling([f" {label}." for label in labels])
     found = annotate(asked, "test")
     assert found.true.tolist() == found.predicted.tolist() == labels
-    metrics = annotation_metrics(asked, "test", found)
+    metrics = annotation_metrics(asked, "test", found, found)
     assert (metrics["accuracy"], metrics["macro_f1"], metrics["unparsed"], metrics["n"]) == (1.0, 1.0, 0.0, 140)
     assert asked.sampler.sampling.temperature == 0
     counts = np.unique(context.corpus.cells("train").fields("cell_type"), return_counts=True)
@@ -56,12 +57,42 @@ def test_prompts_hold_the_cell_but_not_its_label(context, telling):
         assert prompt == template.model_input.format(organism="human", cell_sentence=sentence)
 
 
+def test_prompts_with_genes_in_random_order(context, telling):
+    def words(**changes) -> list[list[str]]:
+        asked = telling([" x."] * 3, max_genes=30)
+        annotate(asked, "test", max_cells=3, **changes)
+        return [prompt.replace(".", " ").split() for prompt in asked.sampler.prompts]
+
+    real, shuffled = words(), words(shuffle_genes=5)
+    assert [sorted(w) for w in shuffled] == [sorted(w) for w in real]
+    assert all(a != b for a, b in zip(shuffled, real))
+    assert words(shuffle_genes=5) == shuffled != words(shuffle_genes=6)
+
+
+def test_scrambles(context):
+    """A model that tells types from the order of genes, and one that does as well without it."""
+    labels = np.array(truth(context, 140))
+    found = Annotations(labels, labels, np.ones(140), labels[:, None])
+    rolled = Annotations(labels, np.roll(labels, 1), np.ones(140), labels[:, None])
+    metrics = annotation_metrics(context, "test", found, rolled)
+    scramble = metrics["scrambles"]["shuffled_genes"]
+    assert scramble["accuracy"] == np.mean(np.roll(labels, 1) == labels) < 0.5
+    assert scramble["accuracy_gain_ci"][0] > 0.4
+    assert metrics["scrambles"]["shuffled_cells"]["accuracy"] < 0.5
+    assert controls.unbeaten(metrics, metrics["scrambles"]) == {}
+    same = annotation_metrics(context, "test", found, found)
+    assert controls.unbeaten(same, same["scrambles"]) == {
+        "accuracy": ["shuffled_genes"],
+        "macro_f1": ["shuffled_genes"],
+    }
+
+
 def test_answers_that_name_no_label(context, telling):
     labels = truth(context, 4)
     assert "CD34" not in context.corpus.cells("train").fields("cell_type")  # but "CD34+" is
     found = annotate(telling([f" {labels[0]}.", " CD34.", "", f" {labels[3]}\n.."]), "test", max_cells=4)
     assert found.predicted.tolist() == [labels[0], UNPARSED, UNPARSED, labels[3]]
-    assert annotation_metrics(telling([]), "test", found)["unparsed"] == 0.5
+    assert annotation_metrics(telling([]), "test", found, found)["unparsed"] == 0.5
 
 
 def test_only_templates_whose_fields_the_cells_have(context, tmp_path):
@@ -92,7 +123,7 @@ def test_metrics_by_hand(context):
     labels = truth(context, 4)
     confidence = np.array([0.9, 0.9, 0.6, 0.2])
     found = Annotations(np.array(labels), np.array([*labels[:3], UNPARSED]), confidence, np.array([["?"]] * 4))
-    metrics = annotation_metrics(context, "test", found)
+    metrics = annotation_metrics(context, "test", found, found)
     assert metrics["accuracy"] == 0.75
     assert metrics["calibration"]["ece"] == pytest.approx((2 * 0.1 + 0.4 + 0.2) / 4)
     assert metrics["calibration"]["brier"] == pytest.approx((2 * 0.01 + 0.16 + 0.04) / 4)
