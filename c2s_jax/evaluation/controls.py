@@ -21,6 +21,7 @@ WHAT = {
     "shuffled_prompts": "answers to prompts about something else",
     "shuffled_cells": "the same asked about other examples' cells",
     "shuffled_questions": "other questions about the same cells",
+    "control_name": "cells asked for under the control's name",
     "shuffled_perturbations": "cells asked for under shuffled perturbation names",
 }
 

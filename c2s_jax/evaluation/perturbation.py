@@ -11,8 +11,9 @@ from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports, spaces
 from c2s_jax.evaluation.changes import MIN_CELLS, change_metrics
 from c2s_jax.evaluation.context import Context, dense_expression
+from c2s_jax.evaluation.controls import elsewhere
 from c2s_jax.evaluation.generation import generate_cells
-from c2s_jax.evaluation.perturbed import control_side, mean_shift, perturbed, training_sides, untreated
+from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed, training_sides, untreated
 from c2s_jax.evaluation.sides import Cells, Embed, Side
 from c2s_jax.generation import Sampling
 
@@ -40,8 +41,9 @@ def perturbation_metrics(
 
     Beside the model: control cells of the type, the same moved by the mean change under the perturbation in training
     (``mean_shift``), all perturbed cells of the type whatever the perturbation, and the training cells nearest to the
-    condition's control cells. Scramble: the same prompts with perturbation names permuted among them. References: other
-    real cells of the condition, and real cells through their own sentences. None where no perturbed cells are held out.
+    condition's control cells. Scramble: the same prompts with the name of another held-out perturbation or, where there
+    is a single one, of the control (``control_name``). References: other real cells of the condition, and real cells
+    through their own sentences. None where no perturbed cells are held out.
 
     Parameters
     ----------
@@ -69,11 +71,13 @@ def perturbation_metrics(
     train = dense_expression(source, np.arange(len(source)), len(context.corpus.genes))
     pca = spaces.principal(train, components)
     real, made = Cells.stored(context, cells, rows), generate(names)
-    scrambled = generate(np.random.Generator(np.random.Philox(key=seed)).permutation(names))
+    scrambled = {
+        name: generate(asked) for name, asked in _other_names(context, names, cells.dataset_ids[rows], control, seed)
+    }
     own = Cells.written(context, real.sentences, cells.dataset_ids[rows])
     sides = {
         "generated": Side.of(made, labels),
-        "shuffled_perturbations": Side.of(scrambled, labels),
+        **{name: Side.of(side, labels) for name, side in scrambled.items()},
         "real_through_its_sentence": Side.of(own, labels),
         **training_sides(context, conditions, pca.transform(train), control),
     }
@@ -97,9 +101,19 @@ def perturbation_metrics(
     return found
 
 
+def _other_names(
+    context: Context, names: NDArray, datasets: NDArray, control: str, seed: int
+) -> list[tuple[str, NDArray]]:
+    """A scramble and the names that it asks for, one a cell; none where there are no other names."""
+    if (others := elsewhere(names, seed)) is not None:
+        return [("shuffled_perturbations", names[others])]
+    untreated_name = control_names(context, control)[datasets]
+    return [("control_name", untreated_name)] if (untreated_name != "").all() else []
+
+
 def _beside(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The model's scores, and under their kind those of the other sides."""
-    scrambles, references = ("shuffled_perturbations",), ("real_vs_real", "real_through_its_sentence")
+    scrambles, references = ("shuffled_perturbations", "control_name"), ("real_vs_real", "real_through_its_sentence")
     return scores.get("generated", {}) | {
         "scrambles": {k: scores[k] for k in scrambles if k in scores},
         "references": {k: scores[k] for k in references if k in scores},

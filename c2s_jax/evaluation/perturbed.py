@@ -19,9 +19,13 @@ Conditions = Mapping[str, tuple[str, str]]
 
 def perturbed(context: Context, cells: CellSource, control: str = "") -> NDArray[np.bool_]:
     """Cells that are perturbed: they have a perturbation, and it is not their data set's control."""
-    own = np.array([control or d.get("control", "") for d in context.corpus.datasets], dtype=np.str_)
     values = cells.fields("perturbation")
-    return (values != "") & (values != own[cells.dataset_ids])
+    return (values != "") & (values != control_names(context, control)[cells.dataset_ids])
+
+
+def control_names(context: Context, control: str = "") -> NDArray[np.str_]:
+    """The value of ``perturbation`` that means untreated, of each data set; empty where none does."""
+    return np.array([control or d.get("control", "") for d in context.corpus.datasets], dtype=np.str_)
 
 
 def untreated(context: Context, cells: CellSource, control: str = "") -> NDArray[np.bool_]:

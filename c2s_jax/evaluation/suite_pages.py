@@ -82,6 +82,7 @@ NAMES = {
     "shuffled_cells": "shuffled cells",
     "shuffled_questions": "shuffled questions",
     "shuffled_perturbations": "shuffled perturbation names",
+    "control_name": "control cells asked for (shuffled)",
     "random_training_answer": "a training answer, at random",
     "central_training_answer": "the most central training answer",
     "another_reference": "another reference",
@@ -192,7 +193,8 @@ def figures(metrics: Mapping[str, Any]) -> list[report.Figure]:
         return []
     beside = {
         "real vs real": values["references"].get("real_vs_real"),
-        "shuffled names": values["scrambles"]["shuffled_perturbations"],
+        "shuffled names": values["scrambles"].get("shuffled_perturbations"),
+        "control asked for": values["scrambles"].get("control_name"),
         "control cells": values["baselines"].get("control_cells"),
     }
     n = {condition: (a, b) for condition, (a, b) in values["condition_n"].items()}

@@ -68,6 +68,7 @@ def test_perturbation_with_perfect_answers(context, telling, tmp_path):
     prompts = asked.sampler.prompts
     assert all("ctrl" not in p for p in prompts)
     assert any("IFN-beta" in p for p in prompts)
+    assert all(name not in p for name, p in zip(cells.fields("perturbation")[treated], prompts))
     real, made = (anndata.read_h5ad(tmp_path / f"cell_eval_{side}.h5ad") for side in ("real", "pred"))
     untreated = cells.fields("perturbation") == "ctrl"
     assert real.obs["target"].value_counts()["non-targeting"] == untreated.sum()
@@ -160,6 +161,26 @@ def test_controls_of_training_where_the_split_has_none(context, telling):
         np.testing.assert_array_equal(
             found.expression(condition), dense_expression(cells, rows, len(world.corpus.genes))
         )
+
+
+class Once(Perturbed):
+    """One perturbation, and its control."""
+
+    def cells(self, split: str) -> "Once":
+        return Once(self.held.cells(split))
+
+    def fields(self, name: str) -> np.ndarray:
+        values = super().fields(name)
+        return np.where(values == "drug", "IFN-beta", values) if name == "perturbation" else values
+
+
+def test_of_a_single_perturbation_the_control_is_asked_for(context, asked):
+    world = asked(treated_rows(Once(context.corpus)), Once(context.corpus))
+    found = perturbation.perturbation_metrics(world, "test", sampling=Sampling(), components=4, max_cells=N)
+    assert set(found["scrambles"]) == set(found["change"]["scrambles"]) == {"control_name"}
+    assert all("ctrl" in p and "IFN-beta" not in p for p in world.sampler.prompts)
+    assert any("under the control's name" in flag for flag in suite_pages.flags({"perturbation": found}))
+    assert len(suite_pages.figures({"perturbation": found})) == 2
 
 
 class WithSets(Perturbed):
