@@ -148,5 +148,6 @@ def draw(runs: Runs, seeds: Sequence[int], panels: dict[str, str], path: Path) -
         axis.set(title=title, xlabel="optimizer step")
     for axis in axes.ravel()[len(panels) :]:
         axis.set_axis_off()
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(seeds), frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)

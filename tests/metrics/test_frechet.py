@@ -13,6 +13,12 @@ from tests.metrics.populations import POPULATIONS, population, textbook
 pytestmark = pytest.mark.filterwarnings("ignore:Matrix is singular")
 
 
+@pytest.fixture(autouse=True, params=["eigenvalues on the host", "as on an accelerator"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "as on an accelerator":
+        monkeypatch.setattr(frechet, "distance_by_eigenvalues", lambda *_: None)
+
+
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_float64_agrees_with_scipy(name: str) -> None:
     real, generated = population(name)
