@@ -130,7 +130,7 @@ class Spaces:
         n, explained = self._pca.n_components_, self._pca.explained_variance_ratio_.sum()
         return {
             self.PCA: f"the first {n} principal components of training cells' expression ({explained:.0%} of variance)",
-            self.MODEL: "the model's own embedding (mean of its last hidden states over a cell's genes)",
+            self.MODEL: "the model's own embedding, the mean of its last hidden states over a cell's genes",
         }
 
     def of_sentences(self, labels: NDArray, sentences: Sentences, datasets: NDArray[np.int32]) -> Population:

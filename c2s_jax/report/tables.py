@@ -46,13 +46,11 @@ class Measure:
 
 
 MEASURES = {
-    "accuracy": Measure("Accuracy", "higher", "share of cells given their true type", True),
+    "accuracy": Measure("Accuracy", "higher", "share of right answers", True),
     "macro_f1": Measure("Macro-F1", "higher", "F1 averaged over types, rare ones counting as much as common ones"),
     "valid": Measure("Valid genes", "higher", "share of generated words that are gene names of the data", True),
     "unique": Measure("Unique genes", "higher", "share of valid words that do not repeat one before", True),
-    "overlap": Measure(
-        "Gene overlap", "higher", "share of a real cell's genes found in a generated cell of its type", True
-    ),
+    "overlap": Measure("Gene overlap", "higher", "share of a real cell's genes found in the one written for it", True),
     "knn_accuracy": Measure(
         "k-NN accuracy", "higher", "share whose nearest real cells are of the type asked for", True
     ),
