@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2s_jax import metrics
+from c2s_jax.data import Corpus
 from c2s_jax.data.task_stream import Draw
 from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.context import Context
@@ -103,7 +104,7 @@ def text_metrics(
         "configuration": scored.configuration,
         "n": len(answers),
         "exact": float(np.mean([a in refs for a, refs in zip(answers, asked.references)])),
-        "by_distribution": _by_distribution(scored.f1, asked.units, train),
+        "by_distribution": _by_distribution(scored.f1, np.isin(asked.units, _units(context.corpus, "train", suite))),
         "baselines": baselines,
         "references": references,
         "scrambles": {name: _below(scored.f1, f1(texts, asked.references), seed) for name, texts in scrambled.items()},
@@ -120,19 +121,29 @@ def asked_of(context: Context, split: str, suite: str, n: int, seed: int) -> Ask
         return None
     cells = corpus.cells(split)
     own = [TASKS[task].parse(text) for text in examples.references]
-    texts, units = [], []
+    texts = []
     columns = {d["caption_field"]: cells.fields(d["caption_field"]) for d in corpus.datasets if d.get("captions")}
     for answer, cell in zip(own, examples.anchors):
         entry = corpus.datasets[cells.dataset_ids[cell]]
-        unit, more = entry["name"], []
+        more = []
         if suite == "abstract":
             more = entry.get("abstracts", [])
         elif suite == "caption":
-            value = str(columns[entry["caption_field"]][cell])
-            unit, more = f"{unit} · {value}", entry["captions"][value]
+            more = entry["captions"][str(columns[entry["caption_field"]][cell])]
         texts.append([answer, *(t for t in map(TASKS[task].parse, more) if t and t != answer)])
-        units.append(unit)
-    return Asked(examples, texts, np.array(units, np.str_), cells.fields("tissue")[examples.anchors])
+    units, tissues = _units(corpus, split, suite), cells.fields("tissue")
+    return Asked(examples, texts, units[examples.anchors], tissues[examples.anchors])
+
+
+def _units(corpus: Corpus, split: str, suite: str) -> NDArray[np.str_]:
+    """What a text about each cell of a split is about: its data set, for captions its cluster, str [C]."""
+    cells = corpus.cells(split)
+    units = np.array([d["name"] for d in corpus.datasets], dtype=object)[cells.dataset_ids]
+    for number, entry in enumerate(corpus.datasets):
+        if suite == "caption" and entry.get("captions"):
+            own = np.flatnonzero(cells.dataset_ids == number)
+            units[own] += " · " + cells.fields(entry["caption_field"])[own].astype(object)
+    return units.astype(np.str_)
 
 
 def _scrambles(asked: Asked, suite: str, seed: int) -> dict[str, Draw]:
@@ -166,8 +177,7 @@ def _baselines(asked: Asked, train: Asked, f1: Any, seed: int) -> dict[str, list
     return {"random_training_answer": drawn, "central_training_answer": [central] * len(asked.references)}
 
 
-def _by_distribution(f1: NDArray, units: NDArray[np.str_], train: Asked | None) -> dict[str, Any]:
-    seen = np.isin(units, train.units) if train else np.zeros(len(units), bool)
+def _by_distribution(f1: NDArray, seen: NDArray[np.bool_]) -> dict[str, Any]:
     sides = {"in_distribution": seen, "out_of_distribution": ~seen}
     return {name: {"bertscore": float(f1[at].mean()), "n": int(at.sum())} for name, at in sides.items() if at.any()}
 
