@@ -125,6 +125,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.evaluation.max_cells = 2_000
     config.evaluation.temperature = 1.0
     config.evaluation.top_p = 1.0
+    config.evaluation.grammar = False  # generated cells name genes of the corpus only, and none twice
     config.evaluation.knn = 5
     config.evaluation.pca_components = 32
     config.evaluation.text_encoder = ""  # BERT that compares texts (captions, abstracts, answers): folder or hub id

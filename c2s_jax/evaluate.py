@@ -85,7 +85,7 @@ def open_context(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: n
     tasks = {task.task: task for task in mixture(config)}
     folder = os.path.join(workdir, "exports")
     model = graphdef, params, mesh
-    return Context(*model, corpus, formatter, sampler, e.max_genes, config.data.seq_len, tasks, folder)
+    return Context(*model, corpus, formatter, sampler, e.max_genes, config.data.seq_len, tasks, folder, e.grammar)
 
 
 def _store(config: Any, workdir: str, context: Context) -> Store:

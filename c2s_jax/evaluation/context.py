@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -12,7 +14,7 @@ from tqdm import tqdm
 from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request, request
 from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.ragged import offsets, positions
-from c2s_jax.generation import Sampler, Samples, Sampling
+from c2s_jax.generation import GeneGrammar, Sampler, Samples, Sampling
 from c2s_jax.tasks import Template, load_templates
 
 
@@ -30,6 +32,8 @@ class Context:
         Settings of the tasks of the run's mixture.
     exports
         Folder for files that other tools read.
+    constrain
+        Cells are generated under ``grammar``; otherwise as the model writes them.
     """
 
     graphdef: nnx.GraphDef
@@ -42,6 +46,7 @@ class Context:
     seq_len: int = 8192
     tasks: Mapping[str, MixtureTask] = dataclasses.field(default_factory=dict)
     exports: str = "exports"
+    constrain: bool = False
 
     def ask(
         self,
@@ -52,14 +57,23 @@ class Context:
         max_new_tokens: int,
         sampling: Sampling,
         seed: int = 0,
+        grammar: GeneGrammar | None = None,
     ) -> Samples:
         """Answers to requests, each with its gene list; shows a bar named ``what``."""
         prompts = self.formatter.prompts(requests, sentences.genes, sentences.indptr)
         rows = np.split(prompts.tokens, prompts.indptr[1:-1])
-        return self.answer(rows, what=what, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)
+        asked: dict[str, Any] = dict(max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, grammar=grammar)
+        return self.answer(rows, what=what, **asked)
 
     def answer(
-        self, rows: Sequence[NDArray[np.int32]], *, what: str, max_new_tokens: int, sampling: Sampling, seed: int = 0
+        self,
+        rows: Sequence[NDArray[np.int32]],
+        *,
+        what: str,
+        max_new_tokens: int,
+        sampling: Sampling,
+        seed: int = 0,
+        grammar: GeneGrammar | None = None,
     ) -> Samples:
         """Answers to prompts that are tokens already; shows a bar named ``what``."""
         with tqdm(total=len(rows), desc=what, unit="prompt", mininterval=0.5) as bar:
@@ -69,8 +83,17 @@ class Context:
                 max_new_tokens=max_new_tokens,
                 sampling=sampling,
                 seed=seed,
+                grammar=grammar,
                 progress=bar.update,
             )
+
+    @cached_property
+    def grammar(self) -> GeneGrammar | None:
+        """Of generated cells: genes of the corpus, each once, at most ``longest_sentence``."""
+        if not self.constrain:
+            return None
+        end = self.formatter.tokenizer.eos_id
+        return GeneGrammar.build(self.formatter.table, end, at_most=self.longest_sentence)
 
     @property
     def longest_sentence(self) -> int:

@@ -98,6 +98,7 @@ def generate_cells(
         max_new_tokens=context.tokens_of(context.longest_sentence),
         sampling=sampling,
         seed=seed,
+        grammar=context.grammar,
     )
     texts = [TASKS[task].parse(t) for t in samples.texts(context.formatter.tokenizer.decode)]
     return Generated.from_json({"cells": indices, "labels": all_labels[indices], "texts": texts}, context.corpus.genes)

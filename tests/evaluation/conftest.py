@@ -24,7 +24,9 @@ class Told:
         self.logprobs = np.zeros(len(answers)) if logprobs is None else np.array(logprobs)
         self.prompts: list[str] = []
 
-    def __call__(self, params, prompts, *, max_new_tokens: int, sampling, seed: int, progress: Callable) -> Samples:
+    def __call__(
+        self, params, prompts, *, max_new_tokens: int, sampling, seed: int, progress: Callable, grammar=None
+    ) -> Samples:
         t = self.tokenizer
         assert len(prompts) == len(self.answers)
         assert all(p[0] == t.bos_id for p in prompts)
@@ -45,7 +47,7 @@ class Knowing:
     def __init__(self, pieces, known: dict[bytes, str]):
         self.tokenizer, self.known, self.asked = pieces, known, []
 
-    def __call__(self, params, prompts, *, max_new_tokens, sampling, seed, progress: Callable) -> Samples:
+    def __call__(self, params, prompts, *, max_new_tokens, sampling, seed, progress: Callable, grammar=None) -> Samples:
         other = next(iter(self.known.values()))
         answers = [self.known.get(p.tobytes(), other) for p in prompts]
         self.asked.append((len(prompts), sum(p.tobytes() in self.known for p in prompts), sampling.temperature))

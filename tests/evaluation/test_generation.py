@@ -113,6 +113,19 @@ def test_a_real_model_generates(context):
     assert any(made.texts)
 
 
+def test_under_the_grammar_names_are_genes_and_none_comes_twice(context):
+    def written(constrain: bool) -> Generated:
+        small = dataclasses.replace(context, constrain=constrain, max_genes=12)
+        return generate_cells(small, "test", sampling=Sampling(), max_cells=8)
+
+    constrained = written(True)
+    for report in constrained.repairs:
+        assert report.n_words == report.n_valid > 0
+        assert report.n_duplicate == 0
+    assert max(len(genes) for genes in constrained.sentences.lists()) <= 12
+    assert any(report.n_unknown for report in written(False).repairs)  # the model has learned nothing
+
+
 def test_expression_is_read_off_the_line_of_each_data_set(context, monkeypatch):
     (fit,) = context.corpus.rank_expressions
     higher = dataclasses.replace(fit, intercept=fit.intercept + 1.0)
