@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.linalg import blas
+from scipy.linalg import blas, lapack
 
 _ACCURACY = 1e-7
 
@@ -22,8 +22,8 @@ def distance_by_eigenvalues(
         lower = linalg.cholesky(left, lower=True, check_finite=False)
     except linalg.LinAlgError:
         return None
-    between = blas.dtrmm(1.0, lower, blas.dtrmm(1.0, lower, right, side=1, lower=1), trans_a=1, lower=1)
-    values = linalg.eigvalsh(between, check_finite=False, overwrite_a=True)
+    between, _ = lapack.dsygst(right, lower, itype=2, lower=1)
+    values = linalg.eigvalsh(between, lower=True, check_finite=False, overwrite_a=True)
     if values[0] <= 0:
         return None
     roots = np.sqrt(values)
