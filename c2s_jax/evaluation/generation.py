@@ -156,7 +156,7 @@ class Populations:
     generated: Population
     real_sentences: Population  # held-out cells, expression through their own sentence
     shuffled: Population  # generated cells under shuffled labels
-    drawn: Population  # training cells drawn by label: another sample of real cells
+    drawn: Population | None  # training cells drawn by label: another sample of real cells; None where all are new
     drawn_sentences: Sentences
     spaces: dict[str, str]  # what each space is, for people
 
@@ -174,7 +174,7 @@ def populations(context: Context, split: str, found: Generated, *, components: i
 
     train_labels = train.fields("cell_type")
     candidates = {label: np.flatnonzero(train_labels == label) for label in np.unique(found.labels)}
-    drawn = np.array([rng.choice(candidates[x]) for x in found.labels if len(candidates[x])])
+    drawn = np.array([rng.choice(candidates[x]) for x in found.labels if len(candidates[x])], np.int64)
     datasets = held_out.dataset_ids[found.cells]
     generated = spaces.of_sentences(found.labels, found.sentences, datasets)
     shuffled = dataclasses.replace(generated, labels=rng.permutation(generated.labels))
@@ -185,7 +185,7 @@ def populations(context: Context, split: str, found: Generated, *, components: i
         generated,
         own,
         shuffled,
-        real(train, drawn),
+        real(train, drawn) if len(drawn) else None,
         sentences_of(train, drawn, context.max_genes),
         spaces.describe(),
     )
@@ -227,12 +227,9 @@ def generation_metrics(context: Context, split: str, found: Generated, cells: Po
 
 
 def _compared(cells: Populations) -> dict[str, Population]:
-    return {
-        "generated": cells.generated,
-        "real_vs_real": cells.drawn,
-        "real_through_its_sentence": cells.real_sentences,
-        "shuffled_labels": cells.shuffled,
-    }
+    real = {"real_vs_real": cells.drawn} if cells.drawn else {}
+    own = {"real_through_its_sentence": cells.real_sentences}
+    return {"generated": cells.generated, **real, **own, "shuffled_labels": cells.shuffled}
 
 
 def _distances(cells: Populations, population: Population, k: int) -> dict[str, Any]:

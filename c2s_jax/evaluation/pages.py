@@ -80,7 +80,8 @@ def _maps(cells: Populations, spaces: dict[str, str]) -> list[report.Figure]:
 
 def _bars(generation: dict[str, Any], space: str, description: str) -> report.Figure:
     key = f"scfid{'' if space == Spaces.PCA else f'_{space}'}_by_condition"
-    references = {name: generation["references"][k][key] for k, name in REFERENCES.items()}
+    found = generation["references"]
+    references = {name: found[k][key] for k, name in REFERENCES.items() if k in found}
     n = {c: (int(a), int(b)) for c, (a, b) in generation["scfid_n"].items()}
     return report.per_condition_bars(generation[key], references, n=n, space=description)
 
@@ -116,7 +117,7 @@ def _generation_tables(generation: dict[str, Any], made: Generated, genes: tuple
     columns = ("valid", "unique", "overlap", "knn_accuracy", "scfid", f"scfid_{Spaces.MODEL}")
     shown = {
         "c2s_jax": generation,
-        "real vs real": references["real_vs_real"],
+        **({"real vs real": references["real_vs_real"]} if "real_vs_real" in references else {}),
         "real through its own sentence": references["real_through_its_sentence"],
         "generated, shuffled labels": references["shuffled_labels"],
     }

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from c2s_jax.evaluation import generate_cells, generation_metrics
+from c2s_jax.evaluation import generate_cells, generation_metrics, pages
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.generation import Generated, Spaces, populations
 from c2s_jax.generation import Sampling
@@ -81,6 +81,26 @@ def test_conditions_are_the_held_out_cells_types(context, telling, real):
         assert str(label) in prompt
         assert genes[0] not in prompt.split()
     assert len(set(asked.sampler.prompts)) > len(set(labels))  # templates in turn
+
+
+def test_types_that_training_has_not_seen(context, telling, real, monkeypatch):
+    """There is no other real cell of a type to compare with; all else is measured, and shown."""
+    train = context.corpus.cells("train")
+    fields = train.fields
+    monkeypatch.setattr(train, "fields", lambda name: np.full(len(train), "x") if name == "cell_type" else fields(name))
+    monkeypatch.setattr(context.corpus, "cells", {"train": train, "test": context.corpus.cells("test")}.get)
+    made = generate(telling, [f" {' '.join(genes)}." for genes in real])
+    cells = populations(context, "test", made, components=8, seed=0)
+    found = generation_metrics(context, "test", made, cells, k=5)
+    assert set(found["references"]) == {"real_through_its_sentence", "shuffled_labels"}
+    assert found["overlap"] == 1
+    assert found["scfid"] > 0
+    bars = pages._bars(found, Spaces.PCA, "PCA")
+    assert bars is not None
+    names = [
+        row[0] for table in pages._generation_tables(found, made, context.corpus.genes.names) for row in table.rows
+    ]
+    assert "real vs real" not in names
 
 
 def test_a_model_that_writes_nothing(context, telling):
