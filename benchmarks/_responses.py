@@ -19,11 +19,11 @@ from sklearn.decomposition import PCA
 from c2s_jax import evaluate, metrics, workdirs
 from c2s_jax.cells import RepairReport, repair_sentence
 from c2s_jax.data import Corpus, Formatter
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.evaluation import Context
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.generation import generate_cells
 from c2s_jax.generation import Sampler, Sampling
-from c2s_jax.rl.rewards.genes import chosen_genes
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 
 TASK = "perturbed_cell_generation"

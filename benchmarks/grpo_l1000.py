@@ -26,10 +26,10 @@ from benchmarks._grpo_runs import ROOT, Runs, draw, seconds
 from c2s_jax import evaluate, workdirs
 from c2s_jax.config import mixture
 from c2s_jax.data import Corpus, Formatter, PromptStream
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.metrics import kendall_tau_b
 from c2s_jax.rl.rewards import Completions, World
-from c2s_jax.rl.rewards.genes import chosen_genes
 from c2s_jax.rl.rewards.ranks import kendall_tau
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 

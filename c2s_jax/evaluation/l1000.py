@@ -11,6 +11,7 @@ from scipy import stats
 from c2s_jax import metrics
 from c2s_jax.cells import repair_sentence
 from c2s_jax.data import Corpus, MixtureTask, reconstruct
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.data.contexts import CONTEXTS, Known
 from c2s_jax.data.permute import keys
 from c2s_jax.evaluation import controls
@@ -25,7 +26,6 @@ from c2s_jax.evaluation.context import (
 from c2s_jax.evaluation.perturbed import perturbed, untreated
 from c2s_jax.evaluation.profiles import training_profiles
 from c2s_jax.generation import Sampling
-from c2s_jax.rl.rewards.genes import chosen_genes
 from c2s_jax.tasks import TASKS
 
 TASK = "perturbation_response"

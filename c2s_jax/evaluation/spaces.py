@@ -10,11 +10,11 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from c2s_jax.data import Corpus
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.encoders import load_cell_encoder
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.evaluation.sides import Cells, Embed
-from c2s_jax.rl.rewards.genes import chosen_genes
 
 MODEL = "model"
 GENE_SETS = 5  # of a corpus that has more

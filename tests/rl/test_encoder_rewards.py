@@ -7,11 +7,11 @@ import pytest
 from scipy import sparse
 from transformers import BertTokenizer
 
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.encoders import load_text_encoder
 from c2s_jax.encoders.cells import load_cell_encoder
 from c2s_jax.metrics import bertscore
 from c2s_jax.rl.rewards import Rewards
-from c2s_jax.rl.rewards.genes import chosen_genes
 from tests.models.bert_checkpoints import SIZES, make_bert, save_bert
 from tests.models.scgpt_oracle import Reference, write_folder
 from tests.rl.conftest import GENES

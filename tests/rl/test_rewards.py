@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.rl.rewards import REWARDS, Rewards, World
-from c2s_jax.rl.rewards.genes import chosen_genes
 from tests.rl.conftest import GENES
 
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from c2s_jax.data import reconstruct
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.data.permute import below, keys
 from c2s_jax.encoders.cells import load_cell_encoder
 from c2s_jax.rl.rewards.base import Completions, Reward, World
-from c2s_jax.rl.rewards.genes import chosen_genes
 
 CONDITION = ("cell_type", "perturbation", "dose", "time")
 DRAW = 1  # what is drawn with a completion's key

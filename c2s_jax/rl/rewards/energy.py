@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.data.ragged import evenly
 from c2s_jax.rl.rewards.base import Completions, Reward, World
 from c2s_jax.rl.rewards.cells import CONDITION, RealCells
-from c2s_jax.rl.rewards.genes import chosen_genes
 
 
 def cell_energy(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.data.ragged import evenly
 from c2s_jax.metrics import Moments
 from c2s_jax.rl.rewards.base import Completions, Reward, World
 from c2s_jax.rl.rewards.cells import CONDITION, RealCells
-from c2s_jax.rl.rewards.genes import chosen_genes
 
 MOST_CELLS = 8192  # from which the space of comparison is found
 

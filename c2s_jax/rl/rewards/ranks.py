@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.metrics import kendall_tau_b
 from c2s_jax.rl.rewards.base import Completions, Reward, World
-from c2s_jax.rl.rewards.genes import chosen_genes
 
 
 def kendall_tau(world: World, *, genes: str = "") -> Reward:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.data import Corpus
+from c2s_jax.data.corpus import Corpus
 
 
 def chosen_genes(corpus: Corpus, which: str) -> NDArray[np.int64]:
