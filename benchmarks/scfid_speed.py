@@ -40,25 +40,21 @@ def mixings(d: int) -> tuple[NDArray, NDArray]:
     return left.T.astype(np.float32), right.T.astype(np.float32)
 
 
-def formula(means: tuple[NDArray, NDArray], covariances: tuple[NDArray, NDArray]) -> float:
-    """The textbook's, of moments."""
-    (left, right), difference = covariances, means[0] - means[1]
-    root = sqrtm(left @ right)
+def formula(real: tuple[NDArray, NDArray], generated: tuple[NDArray, NDArray]) -> float:
+    """The textbook's, of mean and covariance."""
+    (left_mean, left), (right_mean, right) = real, generated
+    difference, root = left_mean - right_mean, sqrtm(left @ right)
     return float(difference @ difference + np.trace(left) + np.trace(right) - 2 * np.trace(root.real))
 
 
 def textbook(real: NDArray, generated: NDArray) -> float:
     """The textbook's, of cells."""
-    return formula(*moments(real, generated))
+    return formula(moments(real), moments(generated))
 
 
-def moments(real: NDArray, generated: NDArray) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
-    """Means and covariances."""
-    both = real, generated
-    return (
-        (real.mean(0, dtype=np.float64), generated.mean(0, dtype=np.float64)),
-        tuple(np.cov(cells.T, dtype=np.float64) for cells in both),  # type: ignore[return-value]
-    )
+def moments(cells: NDArray) -> tuple[NDArray, NDArray]:
+    """Mean and covariance."""
+    return cells.mean(0, dtype=np.float64), np.cov(cells.T, dtype=np.float64)
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -72,13 +68,10 @@ def compare(n: int, d: int, turns: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     left, right = mixings(d)
     real, generated = embeddings(rng, n, left, 0.0), embeddings(rng, n, right, 0.02)
-    means, covariances = moments(real, generated)
+    there, made = moments(real), moments(generated)
     pairs: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "of_cells": (lambda: scfid(real, generated), lambda: textbook(real, generated)),
-        "of_moments": (
-            lambda: frechet_distance(means[0], covariances[0], means[1], covariances[1]),
-            lambda: formula(means, covariances),
-        ),
+        "of_moments": (lambda: frechet_distance(*there, *made), lambda: formula(there, made)),
     }
     return {name: beside(*pair, turns) for name, pair in pairs.items()}
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.linalg import blas, lapack
+from scipy.linalg import lapack
 
 _ACCURACY = 1e-7
 
@@ -30,12 +30,3 @@ def distance_by_eigenvalues(
     distance = float(mean_gap @ mean_gap + np.trace(left) + np.trace(right) - 2 * roots.sum())
     doubt = values.size * np.finfo(np.float64).eps * values[-1] * np.sum(1 / roots)
     return distance if doubt < _ACCURACY * distance else None
-
-
-def covariance(cells: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean [d] and covariance [d, d] (ddof 1) of cells [n, d], n > 1, in float64."""
-    centred = np.array(cells, np.float64)
-    mean = centred.mean(axis=0)
-    centred -= mean
-    upper = blas.dsyrk(1 / (len(cells) - 1), centred.T)
-    return mean, upper + np.triu(upper, 1).T

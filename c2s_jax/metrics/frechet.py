@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from c2s_jax.metrics._checks import bucket, embedding_pair, label_array
-from c2s_jax.metrics._trace_root import covariance, distance_by_eigenvalues
+from c2s_jax.metrics._trace_root import distance_by_eigenvalues
 
 _CANCELS = 2e5
 """Units of rounding of the traces below which their difference has lost too many digits."""
@@ -74,9 +74,9 @@ def scfid(real: ArrayLike, generated: ArrayLike) -> float:
         if len(cells) < 2:
             raise ValueError(f"scFID needs at least 2 {name} cells for a covariance, got {len(cells)}")
     if jax.default_backend() == "cpu" and min(len(left), len(right)) > left.shape[1]:
-        (left_mean, left_covariance), (right_mean, right_covariance) = covariance(left), covariance(right)
-        distance = distance_by_eigenvalues(left_mean - right_mean, left_covariance, right_covariance)
-        if distance is not None:
+        gap = left.mean(axis=0, dtype=np.float64) - right.mean(axis=0, dtype=np.float64)
+        covariances = (np.atleast_2d(np.cov(cells, rowvar=False, dtype=np.float64)) for cells in (left, right))
+        if (distance := distance_by_eigenvalues(gap, *covariances)) is not None:
             return distance
     # Language models' embeddings often sit far from the origin: the common offset would eat float32's digits.
     offset = left.mean(axis=0, dtype=np.float64)
