@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from flax import nnx
 
 from c2s_jax.data import Corpus, Formatter
 from c2s_jax.evaluation import Context
+from c2s_jax.evaluation.context import sentences_of
 from c2s_jax.generation import Sampler, Samples
 from c2s_jax.models import Gemma2, Gemma2Config
 from c2s_jax.parallel import make_mesh
@@ -60,6 +62,35 @@ class Knowing:
         return Samples(tokens, np.zeros(tokens.shape, np.float32), lengths, np.ones(len(prompts), bool), lengths)
 
 
+class Perturbed:
+    """The bundled corpus with perturbations that it does not have: every third cell is a control."""
+
+    def __init__(self, held: Any):
+        self.held = held
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.held, name)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    @property
+    def datasets(self) -> list[dict]:
+        return [{**d, "control": "ctrl"} for d in self.held.datasets]
+
+    def cells(self, split: str) -> "Perturbed":
+        return Perturbed(self.held.cells(split))
+
+    def fields(self, name: str) -> np.ndarray:
+        if name != "perturbation":
+            return self.held.fields(name)
+        return np.array(["ctrl", "IFN-beta", "drug"])[np.arange(len(self)) % 3]
+
+    def field_codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        values, codes = np.unique(self.fields(name), return_inverse=True)
+        return codes.astype(np.int32), values
+
+
 @pytest.fixture(scope="session")
 def context(bundle) -> Context:
     corpus, tokenizer = Corpus(bundle.corpus), load_tokenizer(bundle.tokenizer)
@@ -89,5 +120,22 @@ def telling(context) -> Callable[..., Context]:
     def make(answers: Sequence[str], logprobs: Sequence[float] | None = None, **changes) -> Context:
         told = Told(context.formatter.tokenizer, answers, logprobs)
         return dataclasses.replace(context, sampler=told, **changes)
+
+    return make
+
+
+@pytest.fixture
+def corpus(context) -> Perturbed:
+    """The bundled corpus, perturbed."""
+    return Perturbed(context.corpus)
+
+
+@pytest.fixture
+def repeating(context, telling, corpus) -> Callable[..., Context]:
+    """Function that gives a context whose model writes the sentences of some held-out cells, whatever it is asked."""
+
+    def make(rows: np.ndarray, world: Any = corpus) -> Context:
+        lists = sentences_of(world.cells("test"), rows, context.max_genes).lists()
+        return telling([f" {' '.join(world.genes.names[g] for g in genes)}." for genes in lists], corpus=world)
 
     return make

@@ -8,24 +8,17 @@ from c2s_jax.evaluation import controls, l1000, suite_pages
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.profiles import training_profiles
 from c2s_jax.generation import Sampling
-from tests.evaluation.test_suites import Perturbed
 
 N = 24
 
 
 @pytest.fixture
-def corpus(context):
-    return Perturbed(context.corpus)
-
-
-@pytest.fixture
-def measured(context, telling, corpus):
+def measured(corpus, repeating):
     """Function that measures a model which answers the sentences of some cells, the same whatever it is asked."""
     pairs = l1000.pairs_of(corpus, "test", N, 0)
 
     def measure(rows: np.ndarray, **settings):
-        lists = sentences_of(corpus.cells("test"), rows, context.max_genes).lists()
-        asked = telling([f" {' '.join(corpus.genes.names[g] for g in genes)}." for genes in lists], corpus=corpus)
+        asked = repeating(rows)
         found = l1000.l1000_metrics(asked, "test", sampling=Sampling(), max_pairs=N, **settings)
         return found, asked.sampler.prompts
 

@@ -17,26 +17,10 @@ from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.evaluation.perturbed import control_side
 from c2s_jax.generation import Sampling
-from tests.evaluation.test_suites import Perturbed
+from tests.evaluation.conftest import Perturbed
 from tests.models.scgpt_oracle import Reference, write_folder
 
 N = 60
-
-
-@pytest.fixture
-def corpus(context):
-    return Perturbed(context.corpus)
-
-
-@pytest.fixture
-def asked(context, telling, corpus):
-    """Function that gives a model which writes some held-out cells of a corpus, whatever it is asked."""
-
-    def make(rows: np.ndarray, world=corpus):
-        lists = sentences_of(world.cells("test"), rows, context.max_genes).lists()
-        return telling([f" {' '.join(world.genes.names[g] for g in genes)}." for genes in lists], corpus=world)
-
-    return make
 
 
 def treated_rows(corpus) -> np.ndarray:
@@ -44,13 +28,11 @@ def treated_rows(corpus) -> np.ndarray:
     return np.flatnonzero((cells.fields("cell_type") != "") & (cells.fields("perturbation") != "ctrl"))[:N]
 
 
-def test_perturbation_with_perfect_answers(context, telling, tmp_path):
+def test_perturbation_with_perfect_answers(corpus, repeating, tmp_path):
     """Real cells' own sentences as answers: nothing is lost but what a sentence loses; names make no difference."""
-    corpus = Perturbed(context.corpus)
-    cells = corpus.cells("test")
-    treated = np.flatnonzero((cells.fields("cell_type") != "") & (cells.fields("perturbation") != "ctrl"))[:60]
-    lists = sentences_of(cells, treated, context.max_genes).lists()
-    asked = telling([f" {' '.join(corpus.genes.names[g] for g in genes)}." for genes in lists], corpus=corpus)
+    cells, treated = corpus.cells("test"), treated_rows(corpus)
+    asked = repeating(treated)
+    lists = sentences_of(cells, treated, asked.max_genes).lists()
     settings = dict(sampling=Sampling(), components=8, max_cells=60, seed=0)
     export = dict(export=("cell-eval", "pertpy"), folder=str(tmp_path))
     found = perturbation.perturbation_metrics(asked, "test", **settings, **export)
@@ -101,10 +83,10 @@ def by_condition(corpus, rows: np.ndarray):
     }
 
 
-def test_changes_by_hand(corpus, asked):
+def test_changes_by_hand(corpus, repeating):
     """A model that writes other cells: changes are SciPy's, and the moved controls change by the mean shift."""
     rows = treated_rows(corpus)
-    context = asked(np.roll(rows, 7))
+    context = repeating(np.roll(rows, 7))
     found = perturbation.perturbation_metrics(context, "test", sampling=Sampling(), components=4, max_cells=N)["change"]
     cells, train, n_genes = corpus.cells("test"), corpus.cells("train"), len(corpus.genes)
     real = dense_expression(cells, rows, n_genes)
@@ -174,8 +156,8 @@ class Once(Perturbed):
         return np.where(values == "drug", "IFN-beta", values) if name == "perturbation" else values
 
 
-def test_of_a_single_perturbation_the_control_is_asked_for(context, asked):
-    world = asked(treated_rows(Once(context.corpus)), Once(context.corpus))
+def test_of_a_single_perturbation_the_control_is_asked_for(context, repeating):
+    world = repeating(treated_rows(Once(context.corpus)), Once(context.corpus))
     found = perturbation.perturbation_metrics(world, "test", sampling=Sampling(), components=4, max_cells=N)
     assert set(found["scrambles"]) == set(found["change"]["scrambles"]) == {"control_name"}
     assert all("ctrl" in p and "IFN-beta" not in p for p in world.sampler.prompts)
@@ -194,7 +176,7 @@ class WithSets(Perturbed):
         return Perturbed(self.held.cells(split))
 
 
-def test_distances_in_further_spaces(context, asked, tmp_path):
+def test_distances_in_further_spaces(context, repeating, tmp_path):
     corpus = WithSets(context.corpus)
     folder = write_folder(tmp_path / "scGPT_small", Reference())
     names = [*corpus.genes.names[:60], "<pad>", "<cls>", "<eoc>"]
@@ -203,7 +185,7 @@ def test_distances_in_further_spaces(context, asked, tmp_path):
     rows = treated_rows(corpus)
     more = ["model", str(folder), f"{tmp_path}/some.gmt:FIRST"]
     spaces.check(more)
-    world = asked(rows, corpus)
+    world = repeating(rows, corpus)
     settings = dict(sampling=Sampling(), components=8, max_cells=N, more_spaces=more)
     found = perturbation.perturbation_metrics(world, "test", **settings)
     assert list(found["spaces"]) == ["set 0", "set 1", "model", "scGPT_small", "FIRST"]

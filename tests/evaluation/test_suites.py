@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from types import SimpleNamespace
-from typing import Any
 
 import anndata
 import numpy as np
@@ -104,35 +103,6 @@ def test_foscttm_of_bulk_by_hand(context):
     distance = cdist(cells, samples[partner], "cosine")
     closer = (distance < np.diag(distance)[:, None]) & (partner[:, None] != partner)
     assert bulk._foscttm(cells, samples, partner)["foscttm_cells_to_bulk"] == pytest.approx(closer.mean())
-
-
-class Perturbed:
-    """The bundled corpus with perturbations that it does not have: every third cell is a control."""
-
-    def __init__(self, held: Any):
-        self.held = held
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.held, name)
-
-    def __len__(self) -> int:
-        return len(self.held)
-
-    @property
-    def datasets(self) -> list[dict]:
-        return [{**d, "control": "ctrl"} for d in self.held.datasets]
-
-    def cells(self, split: str) -> "Perturbed":
-        return Perturbed(self.held.cells(split))
-
-    def fields(self, name: str) -> np.ndarray:
-        if name != "perturbation":
-            return self.held.fields(name)
-        return np.array(["ctrl", "IFN-beta", "drug"])[np.arange(len(self)) % 3]
-
-    def field_codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        values, codes = np.unique(self.fields(name), return_inverse=True)
-        return codes.astype(np.int32), values
 
 
 def test_unknown_suites_are_refused():
