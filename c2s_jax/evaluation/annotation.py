@@ -112,20 +112,16 @@ def annotation_metrics(
     dealt = np.random.Generator(np.random.Philox(key=seed)).permutation(found.predicted)
     scrambles = {"shuffled_genes": shuffled.predicted, "shuffled_cells": dealt}
     return {
-        **_scores(found.true, found.predicted),
+        **metrics.label_scores(found.true, found.predicted),
         "unparsed": float(np.mean(found.predicted == UNPARSED)),
         "calibration": metrics.calibration(found.confidence, found.true == found.predicted).to_json(),
         "n": len(found.true),
         "baselines": {name: {"accuracy": b.accuracy, "macro_f1": b.macro_f1} for name, b in fitted.items()},
         "scrambles": {
-            name: _scores(found.true, answers) | {"accuracy_gain_ci": _gain(found, answers, seed)}
+            name: metrics.label_scores(found.true, answers) | {"accuracy_gain_ci": _gain(found, answers, seed)}
             for name, answers in scrambles.items()
         },
     }
-
-
-def _scores(true: NDArray, predicted: NDArray) -> dict[str, Any]:
-    return {"accuracy": metrics.accuracy(true, predicted), "macro_f1": metrics.macro_f1(true, predicted)}
 
 
 def _gain(found: Annotations, answers: NDArray, seed: int) -> list[float] | None:

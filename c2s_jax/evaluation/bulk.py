@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
-from c2s_jax.evaluation.context import Context, dense_expression, ranked, sentences_of
+from c2s_jax.evaluation.context import Context, dense_expression, principal, ranked, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 
 GROUP = ("cell_type", "donor", "tissue", "batch", "perturbation")
@@ -37,9 +36,7 @@ def bulk_metrics(
     own = np.repeat(np.arange(len(kept)), cells_per_bulk)
     single = dense_expression(cells, drawn, genes)
     train = context.corpus.cells("train")
-    pca = PCA(min(components, len(train), genes), random_state=0).fit(
-        dense_expression(train, np.arange(len(train)), genes)
-    )
+    pca = principal(dense_expression(train, np.arange(len(train)), genes), components)
     embed = Embedder(context)
     spaces = {
         "model": (embed(sentences_of(cells, drawn, context.max_genes)), embed(ranked(bulk, context.max_genes))),

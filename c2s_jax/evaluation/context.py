@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request, request
@@ -188,6 +189,11 @@ def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) 
 def dense_expression(cells: CellSource, indices: NDArray[np.int64], n_genes: int) -> NDArray[np.float32]:
     """Stored log10 expression [C, G] of some cells."""
     return cells.take(indices).matrix(n_genes).toarray()
+
+
+def principal(expression: NDArray, components: int) -> PCA:
+    """The first principal components of expression [C, G]."""
+    return PCA(min(components, *expression.shape), random_state=0).fit(expression)
 
 
 def ranked(expression: NDArray, max_genes: int) -> Sentences:

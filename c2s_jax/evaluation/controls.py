@@ -42,6 +42,22 @@ def unbeaten(values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any
     return flags
 
 
+def told(scores: Mapping[str, NDArray], seed: int, *, below: Mapping[str, NDArray] | None = None) -> dict[str, Any]:
+    """Means over examples of scores [N] by name, each with its interval (``<score>_ci``).
+
+    Of a side that stands beside a model, whose scores are ``below``: ``<score>_gain_ci``, the interval of how far the
+    model is above it.
+    """
+    if below is None:
+        return means(scores) | {f"{name}_ci": interval(values, seed) for name, values in scores.items()}
+    return means(scores) | {f"{name}_gain_ci": interval(below[name] - values, seed) for name, values in scores.items()}
+
+
+def means(scores: Mapping[str, NDArray]) -> dict[str, float]:
+    """Of scores [N] by name."""
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
 def interval(values: NDArray, seed: int) -> list[float] | None:
     """95 % bootstrap interval of the mean over examples; None of a single one."""
     if len(values) < 2:

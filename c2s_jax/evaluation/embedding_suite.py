@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports
-from c2s_jax.evaluation.context import Context, dense_expression, sentences_of
+from c2s_jax.evaluation.context import Context, dense_expression, principal, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
 
 BATCHES = ("batch", "donor", "assay")
@@ -40,7 +39,7 @@ def embedding_metrics(
     embed, rng = Embedder(context), np.random.Generator(np.random.Philox(key=seed))
     model = [embed(s) for s in sentences]
     expression = [dense_expression(c, r, len(context.corpus.genes)) for c, r in zip((train, held_out), rows)]
-    pca = PCA(min(components, *expression[0].shape), random_state=0).fit(expression[0])
+    pca = principal(expression[0], components)
     if folder:
         exports.write_embedded(
             folder,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from c2s_jax import metrics
 from c2s_jax.cells import GeneVocabulary, RepairReport, repair_sentence
@@ -15,6 +14,7 @@ from c2s_jax.evaluation.context import (
     Context,
     Sentences,
     dense_expression,
+    principal,
     requests_in_turn,
     sentences_of,
     templates_for,
@@ -106,9 +106,10 @@ def generate_cells(
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """Cells under their labels, in each space that they are compared in."""
+    """Cells under their labels: sentences, expression, and points in each space that they are compared in."""
 
     labels: NDArray
+    sentences: Sentences
     expression: NDArray[np.float32]
     spaces: Mapping[str, NDArray]
 
@@ -123,7 +124,7 @@ class Spaces:
         train = context.corpus.cells("train")
         self._corpus = context.corpus
         expression = dense_expression(train, np.arange(len(train)), len(context.corpus.genes))
-        self._pca = PCA(min(components, *expression.shape), random_state=0).fit(expression)
+        self._pca = principal(expression, components)
         self._embed = Embedder(context)
 
     def describe(self) -> dict[str, str]:
@@ -137,11 +138,11 @@ class Spaces:
     def of_sentences(self, labels: NDArray, sentences: Sentences, datasets: NDArray[np.int32]) -> Population:
         """Cells known by their order of genes: expression is read off the rank→expression line of their data set."""
         expression = reconstruct(self._corpus, sentences.lists(), datasets)
-        return Population(labels, expression, self._spaces(expression, sentences))
+        return Population(labels, sentences, expression, self._spaces(expression, sentences))
 
     def of_cells(self, labels: NDArray, expression: NDArray, sentences: Sentences) -> Population:
         """Real cells with their measured expression."""
-        return Population(labels, expression, self._spaces(expression, sentences))
+        return Population(labels, sentences, expression, self._spaces(expression, sentences))
 
     def _spaces(self, expression: NDArray, sentences: Sentences) -> dict[str, NDArray]:
         return {self.PCA: self._pca.transform(expression), self.MODEL: self._embed(sentences)}
@@ -157,7 +158,6 @@ class Populations:
     real_sentences: Population  # held-out cells, expression through their own sentence
     shuffled: Population  # generated cells under shuffled labels
     drawn: Population | None  # training cells drawn by label: another sample of real cells; None where all are new
-    drawn_sentences: Sentences
     spaces: dict[str, str]  # what each space is, for people
 
 
@@ -178,15 +178,15 @@ def populations(context: Context, split: str, found: Generated, *, components: i
     datasets = held_out.dataset_ids[found.cells]
     generated = spaces.of_sentences(found.labels, found.sentences, datasets)
     shuffled = dataclasses.replace(generated, labels=rng.permutation(generated.labels))
-    own = spaces.of_sentences(found.labels, sentences_of(held_out, found.cells, context.max_genes), datasets)
+    there = real(held_out, found.cells)
+    own = spaces.of_sentences(found.labels, there.sentences, datasets)
     return Populations(
-        real(held_out, found.cells),
+        there,
         real(train, np.flatnonzero(train_labels != "")),
         generated,
         own,
         shuffled,
         real(train, drawn) if len(drawn) else None,
-        sentences_of(train, drawn, context.max_genes),
         spaces.describe(),
     )
 
@@ -197,7 +197,7 @@ def generation_metrics(context: Context, split: str, found: Generated, cells: Po
     Overlap is with the held-out cell that gave the condition, its sentence cut to ``max_genes``; the reference draws a
     training cell of the same type instead, cut alike. k-NN votes among training cells.
     """
-    real_lists = sentences_of(context.corpus.cells(split), found.cells, context.max_genes).lists()
+    real_lists = cells.real.sentences.lists()
     words = sum(r.n_words for r in found.repairs)
     valid = sum(r.n_valid for r in found.repairs)
     duplicates = sum(r.n_duplicate for r in found.repairs)
@@ -217,8 +217,8 @@ def generation_metrics(context: Context, split: str, found: Generated, cells: Po
             out |= measured
         else:
             out.setdefault("references", {})[name] = measured
-    if len(cells.drawn_sentences) == len(real_lists):
-        pair = cells.drawn_sentences.lists(), real_lists
+    if cells.drawn and len(cells.drawn.labels) == len(real_lists):
+        pair = cells.drawn.sentences.lists(), real_lists
         out["references"]["real_vs_real"] |= {
             "overlap": float(np.mean(metrics.gene_overlap(*pair))),
             "jaccard": float(np.mean(metrics.gene_jaccard(*pair))),

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -93,7 +92,7 @@ def l1000_metrics(
     told = {name: _told(scores, found["generated"], seed) for name, scores in found.items()}
     if (again := _replicates(pairs.treated, lines, names, seed)) is not None:
         first, second = again
-        told["real_vs_real"] = _means(sides.part(first).of_profiles(sides.treated[second])) | {"n": len(first)}
+        told["real_vs_real"] = controls.means(sides.part(first).of_profiles(sides.treated[second])) | {"n": len(first)}
     tau = found["generated"]["tau"]
     return told.pop("generated") | {
         "n": len(names),
@@ -212,17 +211,7 @@ def _replicates(
     return (np.array(first), np.array(second)) if first else None
 
 
-def _means(scores: dict[str, NDArray]) -> dict[str, Any]:
-    return {name: float(values.mean()) for name, values in scores.items()}
-
-
 def _told(scores: dict[str, NDArray], model: dict[str, NDArray], seed: int) -> dict[str, Any]:
-    """Means with intervals over pairs; of other sides than the model, how far it is above them."""
-    out = _means(scores)
-    if len(model["tau"]) < 2:
-        return out
-    for name, values in scores.items():
-        suffix = "_ci" if scores is model else "_gain_ci"
-        interval = metrics.bootstrap(jnp.mean, values if scores is model else model[name] - values, seed=seed)
-        out[name + suffix] = [interval.low, interval.high]
-    return out
+    """Means over pairs, with intervals unless there is a single one."""
+    found = controls.told(scores, seed, below=None if scores is model else model)
+    return {name: value for name, value in found.items() if value is not None}

@@ -10,7 +10,7 @@ from c2s_jax import metrics
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports, spaces
 from c2s_jax.evaluation.changes import MIN_CELLS, change_metrics
-from c2s_jax.evaluation.context import Context, dense_expression
+from c2s_jax.evaluation.context import Context, dense_expression, principal
 from c2s_jax.evaluation.controls import elsewhere
 from c2s_jax.evaluation.generation import generate_cells
 from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed, training_sides, untreated
@@ -69,7 +69,7 @@ def perturbation_metrics(
 
     source = context.corpus.cells("train")
     train = dense_expression(source, np.arange(len(source)), len(context.corpus.genes))
-    pca = spaces.principal(train, components)
+    pca = principal(train, components)
     real, made = Cells.stored(context, cells, rows), generate(names)
     scrambled = {
         name: generate(asked) for name, asked in _other_names(context, names, cells.dataset_ids[rows], control, seed)

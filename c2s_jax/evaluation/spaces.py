@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.decomposition import PCA
 
 from c2s_jax.data import Corpus
 from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.encoders import load_cell_encoder
-from c2s_jax.evaluation.context import Context
+from c2s_jax.evaluation.context import Context, principal
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.evaluation.sides import Cells, Embed
 
@@ -32,11 +31,6 @@ def check(names: Sequence[str]) -> None:
     called = [_called(name) for name in names]
     if twice := {name for name in called if called.count(name) > 1}:
         raise ValueError(f"evaluation.more_spaces has two spaces called {', '.join(sorted(twice))}")
-
-
-def principal(expression: NDArray, components: int) -> PCA:
-    """The first principal components of expression [C, G]."""
-    return PCA(min(components, *expression.shape), random_state=0).fit(expression)
 
 
 def further(

@@ -58,7 +58,7 @@ def _labels(held_out: Examples, train: Examples, seed: int) -> dict[str, Any]:
         return np.array(held_out.ask(sampling=Sampling(0.0), max_new_tokens=room, draw=draw))
 
     def scores(answers: NDArray[np.str_]) -> dict[str, Any]:
-        return _scores(true, answers) | {"unparsed": float(np.mean(~np.isin(answers, known)))}
+        return metrics.label_scores(true, answers) | {"unparsed": float(np.mean(~np.isin(answers, known)))}
 
     answers = answered()
     scrambled = answered(held_out.with_shuffled_lists(rng, keep_first=compared))
@@ -72,10 +72,6 @@ def _labels(held_out: Examples, train: Examples, seed: int) -> dict[str, Any]:
             "shuffled_cells": scores(scrambled) | {"accuracy_gain_ci": controls.interval(right - by_chance, seed)}
         },
     }
-
-
-def _scores(true: NDArray, answers: NDArray) -> dict[str, float]:
-    return {"accuracy": metrics.accuracy(true, answers), "macro_f1": metrics.macro_f1(true, answers)}
 
 
 def _features(examples: Examples, compared: bool) -> NDArray[np.float32]:
@@ -102,21 +98,11 @@ def _neighbours(held_out: Examples, sampling: Sampling, seed: int) -> dict[str, 
         return {"overlap": metrics.gene_overlap(*pair), "jaccard": metrics.gene_jaccard(*pair)}
 
     model, scrambled = scores(made()), scores(made(held_out.with_shuffled_lists(rng)))
-    intervals = {f"{name}_ci": controls.interval(values, seed) for name, values in model.items()}
-    gains = {f"{name}_gain_ci": controls.interval(model[name] - scrambled[name], seed) for name in model}
-    return (
-        _means(model)
-        | intervals
-        | {
-            "n": len(held_out),
-            "baselines": {
-                "cell_itself": _means(scores(held_out.sentences(0))),
-                "other_neighbours": _means(scores(target.select(np.roll(np.arange(len(target)), 1)))),
-            },
-            "scrambles": {"shuffled_cells": _means(scrambled) | gains},
-        }
-    )
-
-
-def _means(scores: dict[str, NDArray]) -> dict[str, Any]:
-    return {name: float(np.mean(values)) for name, values in scores.items()}
+    return controls.told(model, seed) | {
+        "n": len(held_out),
+        "baselines": {
+            "cell_itself": controls.means(scores(held_out.sentences(0))),
+            "other_neighbours": controls.means(scores(target.select(np.roll(np.arange(len(target)), 1)))),
+        },
+        "scrambles": {"shuffled_cells": controls.told(scrambled, seed, below=model)},
+    }

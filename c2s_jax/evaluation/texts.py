@@ -107,7 +107,10 @@ def text_metrics(
         "by_distribution": _by_distribution(scored.f1, np.isin(asked.units, _units(context.corpus, "train", suite))),
         "baselines": baselines,
         "references": references,
-        "scrambles": {name: _below(scored.f1, f1(texts, asked.references), seed) for name, texts in scrambled.items()},
+        "scrambles": {
+            name: controls.told({"bertscore": f1(texts, asked.references)}, seed, below={"bertscore": scored.f1})
+            for name, texts in scrambled.items()
+        },
         "samples": _samples(asked, answers, scored.f1),
     }
 
@@ -156,10 +159,6 @@ def _scrambles(asked: Asked, suite: str, seed: int) -> dict[str, Draw]:
         if (others := controls.elsewhere(questions, seed)) is not None:
             out["shuffled_questions"] = examples.with_text_of("question", others)
     return out
-
-
-def _below(model: NDArray[np.float64], scramble: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    return {"bertscore": float(scramble.mean()), "bertscore_gain_ci": controls.interval(model - scramble, seed)}
 
 
 def _baselines(asked: Asked, train: Asked, f1: Any, seed: int) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ measured come with that count.
 
 from c2s_jax.metrics.bertscore import BertScore, TokenEncoder, bertscore
 from c2s_jax.metrics.calibration import Calibration, calibration
-from c2s_jax.metrics.classification import Baseline, accuracy, auroc, baselines, confusion, macro_f1
+from c2s_jax.metrics.classification import Baseline, accuracy, auroc, baselines, confusion, label_scores, macro_f1
 from c2s_jax.metrics.discrepancy import CELLOT_GAMMAS, median_gamma, mmd
 from c2s_jax.metrics.frechet import ScFID, scfid, scfid_by_condition, scfid_on_device
 from c2s_jax.metrics.integration import batch_mixing, silhouette
@@ -51,6 +51,7 @@ __all__ = [
     "kendall_tau_b_on_device",
     "knn_accuracy",
     "knn_predict",
+    "label_scores",
     "macro_f1",
     "median_gamma",
     "mmd",

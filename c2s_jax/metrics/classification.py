@@ -39,6 +39,11 @@ def macro_f1(true: ArrayLike, predicted: ArrayLike) -> float:
     return float(sklearn_metrics.f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0))
 
 
+def label_scores(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """`accuracy` and `macro_f1` by name."""
+    return {"accuracy": accuracy(true, predicted), "macro_f1": macro_f1(true, predicted)}
+
+
 def confusion(
     true: ArrayLike, predicted: ArrayLike, labels: ArrayLike | None = None
 ) -> tuple[np.ndarray[Any, Any], list[str]]:
@@ -119,10 +124,7 @@ def baselines(
         predictions["logistic_regression"] = model.predict(test_X)
     else:
         predictions["logistic_regression"] = predictions["majority"]
-    return {
-        name: Baseline(accuracy(test_labels, guess), macro_f1(test_labels, guess), guess)
-        for name, guess in predictions.items()
-    }
+    return {name: Baseline(**label_scores(test_labels, guess), predicted=guess) for name, guess in predictions.items()}
 
 
 def _label_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

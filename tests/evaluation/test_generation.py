@@ -48,10 +48,10 @@ def test_another_real_cell_is_cut_like_a_generated_one(context, telling, real):
     short = dataclasses.replace(telling([f" {' '.join(genes[:5])}." for genes in real]), max_genes=5)
     made = generate_cells(short, "test", sampling=Sampling(), max_cells=N)
     cells = populations(short, "test", made, components=8, seed=0)
-    assert {len(x) for x in cells.drawn_sentences.lists()} == {5}
+    assert {len(x) for x in cells.drawn.sentences.lists()} == {5}
     drawn = generation_metrics(short, "test", made, cells, k=5)["references"]["real_vs_real"]
     held_out = sentences_of(context.corpus.cells("test"), np.arange(N), 5).lists()
-    shared = [len(set(a) & set(b)) for a, b in zip(cells.drawn_sentences.lists(), held_out)]
+    shared = [len(set(a) & set(b)) for a, b in zip(cells.drawn.sentences.lists(), held_out)]
     assert drawn["overlap"] == pytest.approx(np.mean(shared) / 5)
     assert drawn["jaccard"] == pytest.approx(np.mean([s / (10 - s) for s in shared]))
 
