@@ -32,7 +32,7 @@ from c2s_jax.aot.account import account
 from c2s_jax.aot.chips import GIB, chip
 from c2s_jax.aot.phases import account_phases
 from c2s_jax.aot.step import compile_step
-from c2s_jax.config import check, parse_flags
+from c2s_jax.config import check, model_config, parse_flags
 from c2s_jax.parallel import batch_parts
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -167,11 +167,12 @@ def main(argv: list[str]) -> None:
     config = copy.deepcopy(CONFIG.value)
     try:
         compiler_flags = use_flags()
-        devices = topology.devices(TOPOLOGY.value)
-        shards = batch_parts(config.mesh, len(devices))
+        shards = batch_parts(config.mesh, topology.n_chips(TOPOLOGY.value))
         if ROWS.value:
             config.batch_size = ROWS.value * shards
         check(config, devices=shards)
+        model_config(config)  # refuses what is no model, before a compiler has to be there
+        devices = topology.devices(TOPOLOGY.value)
         tokens = TOKENS.value or float(config.steps) * config.batch_size * config.data.seq_len
         grpo = config.objective == "grpo"
         result = account_phases(config, devices) if grpo else report(config, devices, tokens)

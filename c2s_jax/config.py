@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from c2s_jax.data import Augmentation, MixtureTask
 from c2s_jax.models import ARCHITECTURES, ModelConfig
+from c2s_jax.models.linear import check_products
 from c2s_jax.models.lora import LoRAConfig
 from c2s_jax.rl import GRPOOptions
 from c2s_jax.tasks import TASKS
@@ -222,6 +223,7 @@ def check(config: ConfigDict, devices: int) -> None:
             raise ValueError(f"{key}={config[key]} must be at least 1")
     if config.lora.rank and not config.init_from:
         raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
+    check_products(config.products)
     _check_survival(config)
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")

@@ -1,5 +1,6 @@
 """Devices of a TPU slice that is not there, to compile for."""
 
+import math
 import os
 import re
 from typing import Any
@@ -48,6 +49,12 @@ def parse(text: str) -> tuple[int, str, str]:
             raise ValueError(f"topology {text!r}: {generation} has no slice of that size; there are {sizes}")
         shape = known[int(size) // cores]
     return slices, generation, shape
+
+
+def n_chips(text: str) -> int:
+    """Chips of a topology, each of which JAX sees as one device; needs no compiler."""
+    slices, _, shape = parse(text)
+    return slices * math.prod(map(int, shape.split("x")))
 
 
 def devices(text: str) -> list[jax.Device]:

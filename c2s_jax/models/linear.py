@@ -127,6 +127,12 @@ def linears(module: nnx.Module) -> Iterator[tuple[tuple[str, ...], Linear]]:
             yield tuple(map(str, path)), part
 
 
+def check_products(products: str) -> None:
+    """Refuse what is not one of ``PRODUCTS``."""
+    if products not in PRODUCTS:
+        raise ValueError(f"products={products!r} is not one of {', '.join(PRODUCTS)}")
+
+
 def set_products(module: nnx.Module, products: str) -> None:
     """Have every linear map multiply so; one of ``PRODUCTS``."""
     for _, linear in linears(module):

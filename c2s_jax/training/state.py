@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from c2s_jax.models import Decoder, ModelConfig, lora, make_model
-from c2s_jax.models.linear import PRODUCTS, set_products
+from c2s_jax.models.linear import check_products, set_products
 from c2s_jax.parallel import parameter_shardings
 
 
@@ -72,8 +72,7 @@ class StatePlan:
         quantized: str | None = None,
         products: str = "float",
     ):
-        if products not in PRODUCTS:
-            raise ValueError(f"products={products!r} is not one of {', '.join(PRODUCTS)}")
+        check_products(products)
         if quantized and not adapter:
             raise ValueError(f"kernels in {quantized} cannot be trained; train an adapter (lora.rank)")
         self.config, self.adapter, self.quantized = config, adapter, quantized

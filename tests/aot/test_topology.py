@@ -20,6 +20,11 @@ def test_parse(text: str, parsed: tuple[int, str, str]) -> None:
     assert topology.parse(text) == parsed
 
 
+@pytest.mark.parametrize(("text", "chips"), [("v5p:4x4x4", 64), ("v5p-8192", 4096), ("v4-16", 8), ("2*v6e-64", 128)])
+def test_chips_are_counted_without_a_compiler(text: str, chips: int) -> None:
+    assert topology.n_chips(text) == chips
+
+
 @pytest.mark.parametrize("text", ["v5p", "h100-8", "v5p-7", "v5e-3", "0x4", "v9:2x2"])
 def test_no_such_topology(text: str) -> None:
     with pytest.raises(ValueError, match="topology"):
@@ -33,7 +38,7 @@ def test_devices(text: str, count: int, kind: str) -> None:
     """A device a chip, also on v4, whose chips have two cores; slices are told apart."""
     pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
     devices = topology.devices(text)
-    assert len(devices) == count
+    assert len(devices) == topology.n_chips(text) == count
     assert {d.device_kind for d in devices} == {kind}
     if text.startswith("2*"):
         assert [d.slice_index for d in devices] == [0] * 4 + [1] * 4
