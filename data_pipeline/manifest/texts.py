@@ -1,6 +1,7 @@
 """Texts about data sets from files: abstracts, captions, questions with answers."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
 
 def _json_captions(path: Path) -> list[tuple[int, list[Any]]]:
     out = []
-    for number, line in enumerate(_content(path).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         entry = _json(line, path, f", line {number}")
@@ -67,7 +68,7 @@ def captions_of(given: Any, where: Any) -> dict[str, list[str]]:
 def read_questions(path: Path) -> list[tuple[str, str]]:
     """Questions and answers: lines of JSON objects, or a table with a head, with ``question`` and ``answer``."""
     if path.suffix in (".jsonl", ".json"):
-        lines = _content(path).splitlines() if path.suffix == ".jsonl" else []
+        lines = _lines(path) if path.suffix == ".jsonl" else []
         numbered = [(f"line {n}", _json(line, path, f", line {n}")) for n, line in enumerate(lines, 1) if line.strip()]
         if path.suffix == ".json":
             found = _json(_content(path), path, "")
@@ -96,13 +97,19 @@ def questions_of(entries: Sequence[tuple[str, Any]], where: Any) -> list[tuple[s
 
 def _rows(path: Path, delimiter: str) -> list[tuple[int, list[str]]]:
     """Rows that are not empty, with the number of their line."""
-    lines = _content(path).splitlines(keepends=True)
     # in a table with tabs a quotation mark is one
-    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL)
+    reader = csv.reader(
+        _lines(path), delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    )
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise TextFileError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def _lines(path: Path) -> list[str]:
+    """With their ends; texts may hold U+2028, U+0085 and others at which ``str.splitlines`` cuts."""
+    return list(io.StringIO(_content(path)))
 
 
 def _content(path: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.manifest import ManifestError, load_manifest, read_manifest
+from data_pipeline.manifest.texts import read_questions
 from data_pipeline.readers import SomaOptions
 from data_pipeline.sources import Source
 from tests.data_pipeline import cell_files as files
@@ -148,6 +149,19 @@ def test_texts_in_the_manifest_and_in_other_formats(folder):
     assert skin.questions == [("How?", "no")]
     assert lung.captions == {"type 0": ["Round."], "type 1": ["Flat."]}
     assert lung.questions == [("How?", "So, then.")]
+
+
+@pytest.mark.parametrize("name", ["odd.jsonl", "odd.tsv"])
+def test_a_line_ends_only_where_a_file_has_one(folder, name):
+    """Texts from the web hold U+2028, U+0085 and the like, at which ``str.splitlines`` cuts."""
+    odd = "a\u2028b\x85c\x0bd"
+    lines = [["question", "answer"], ["How?", odd], ["Why?", "So."]]
+    text = "".join("\t".join(line) + "\n" for line in lines)
+    if name.endswith(".jsonl"):
+        entries = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+        text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    (folder / name).write_text(text, "utf-8")
+    assert read_questions(folder / name) == [("How?", odd), ("Why?", "So.")]
 
 
 def test_captions_as_a_language_model_writes_them(folder):
