@@ -157,7 +157,11 @@ def _joined(
 def _counts(
     datasets: Sequence[Dataset], components: Sequence[NDArray[np.int64]], n_components: int, options: BuildOptions
 ) -> sparse.csr_matrix:
-    """Cells of each component: all, those of each label, and those of each label in each data set."""
+    """Cells of each component: all, those of each label, and those of each label in each data set.
+
+    Where data sets stay whole, strata of one of them are left out: they cannot be spread, and every data set would be
+    drawn by its own to the largest split.
+    """
     labels: dict[tuple, int] = {(): 0}
     parts = []
     for dataset, component in zip(datasets, components, strict=True):
@@ -168,4 +172,8 @@ def _counts(
         for keys in ([()] * len(of), [(x,) for x in label], [(x, dataset.number) for x in label]):
             parts.append(np.stack([of, [labels.setdefault(key, len(labels)) for key in keys], cells]))
     row, column, cells = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)
-    return sparse.coo_matrix((cells, (row, column)), shape=(n_components, len(labels))).tocsr()
+    counts = sparse.coo_matrix((cells, (row, column)), shape=(n_components, len(labels))).tocsr()
+    if options.split_by != "dataset":
+        return counts
+    spread = counts.getnnz(axis=0) > 1
+    return counts[:, spread | (np.arange(len(spread)) == 0)]

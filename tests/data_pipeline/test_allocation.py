@@ -147,6 +147,18 @@ def test_without_copies_each_data_set_has_its_shares():
     assert [np.bincount(s).tolist() for s in splits] == [[54, 18, 18], [18, 6, 6]]
 
 
+@pytest.mark.parametrize("labels", ["x", None], ids=["one label", "a label each"])
+def test_data_sets_have_the_shares_too(labels):
+    """Each is the only one in its stratum of the data set; those must not draw all of them to the largest split."""
+    datasets = [
+        Described(i, [f"{i} {j}" for j in range(30)], {"cell_type": [labels or f"of {i}"] * 30}) for i in range(20)
+    ]
+    keys = np.split(np.arange(600, dtype=np.uint64), 20)
+    copies = find_copies(keys, [d.kept for d in datasets])
+    splits = allocate(datasets, copies, BuildOptions((0.8, 0.1, 0.1), split_by="dataset"))
+    assert np.bincount([s[0] for s in splits]).tolist() == [16, 2, 2]
+
+
 def test_a_donor_of_two_data_sets_is_one_donor_and_labels_are_spread():
     rng = np.random.default_rng(0)
     datasets = []
