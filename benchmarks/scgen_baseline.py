@@ -1,0 +1,135 @@
+"""scGen (Lotfollahi et al. 2019): what it makes of control cells, beside real ones of the held-out conditions.
+
+    python3.11 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install pertpy 'scvi-tools[jax]' 'statsmodels<0.15'
+    python -m benchmarks.scgen_baseline --run=runs/kang/sft --python=ENVIRONMENT/bin/python [--seeds 0 1 2] \\
+        [--spaces model FILE.gmt:SET[+SET...]]
+
+scGen learns from the training cells of the run's corpus, expression as the corpus has it, ln(1 + x), and moves the
+control cells of each held-out condition's type by the treatment's vector, which other training cells have told it. The
+corpus and the model of the space "model" are the run's. Scored as the suite "perturbation" scores
+(docs/metrics.md); its ``control_cells`` and ``mean_shift`` are there again, so that the two can be held side by side.
+A sentence, for the model's embedding, names as many genes at most as the longest of the control cells. Prints JSON.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from benchmarks._peer import Peer
+from c2s_jax import evaluate, metrics
+from c2s_jax.evaluation import Context, spaces
+from c2s_jax.evaluation.changes import change_metrics
+from c2s_jax.evaluation.context import dense_expression, principal, ranked
+from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed
+from c2s_jax.evaluation.sides import Cells, Embed, Side
+
+LN10 = np.float32(np.log(10))
+
+
+class Question:
+    """Held-out perturbed cells, control cells of their types, and the spaces in which others are compared with them."""
+
+    def __init__(self, context: Context, more_spaces: Sequence[str], components: int):
+        cells, genes = context.corpus.cells("test"), len(context.corpus.genes)
+        rows = np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells))
+        types, names = cells.fields("cell_type")[rows], cells.fields("perturbation")[rows]
+        labels = np.array([f"{t} · {p}" for t, p in zip(types, names)])
+        self.context = context
+        self.conditions = {str(c): (str(t), str(p)) for c, t, p in zip(labels, types, names)}
+        self.real = Side.of(Cells.stored(context, cells, rows), labels)
+        controls = control_side(context, "test", self.conditions)
+        if controls is None or controls.rows.keys() != self.conditions.keys():
+            raise SystemExit("error: a held-out condition's type has no control cells")
+        self.controls = controls
+        train = context.corpus.cells("train")
+        self.train = dense_expression(train, np.arange(len(train)), genes)
+        pca = principal(self.train, components)
+        self.spaces: dict[str, Embed] = {"PCA": lambda some: pca.transform(some.expression)}
+        more = spaces.further(context, self.train, more_spaces, [], components=components)
+        self.spaces |= {name: embed for name, (_, embed) in more.items()}
+
+    def control_types(self) -> NDArray[np.str_]:
+        """Of each control cell."""
+        out = np.empty(len(self.controls.cells), dtype=object)
+        for condition, rows in self.controls.rows.items():
+            out[rows] = self.conditions[condition][0]
+        return out.astype(np.str_)
+
+    def answer(self, moved: Mapping[str, NDArray[np.float32]]) -> Side:
+        """Control cells moved by each treatment, log10 [C, G], each condition's in the place of its cells."""
+        longest = int(np.diff(self.controls.cells.sentences.indptr).max())
+        parts, rows, n = [], {}, 0
+        for condition, (_, treatment) in self.conditions.items():
+            expression = moved[treatment][self.controls.rows[condition]]
+            parts.append(Cells(expression, ranked(expression, longest)))
+            rows[condition] = np.arange(n, n := n + len(expression))
+        return Side(Cells.together(parts), rows)
+
+    def scores(self, side: Side) -> dict[str, Any]:
+        """Means over conditions: scFID in each space, W2 in principal components, agreement of the change."""
+        found: dict[str, Any] = {"scfid": {}}
+        for name, embed in self.spaces.items():
+            real, made = self.real.points(embed), side.points(embed)
+            found["scfid"][name] = float(np.mean([metrics.scfid(real[c], made[c]) for c in self.conditions]))
+            if name == "PCA":
+                distances = [metrics.wasserstein(real[c], made[c]) for c in self.conditions]
+                found["wasserstein"] = float(np.mean(distances))
+        change = change_metrics(self.real, {"it": side}, self.controls)["it"]
+        return found | {key: change[key] for key in ("pearson_delta", "pearson_delta_top", "de_overlap")}
+
+
+def export(path: Path, log10: NDArray[np.float32], obs: Mapping[str, NDArray], names: tuple[str, ...]) -> None:
+    """Cells as scGen reads them."""
+    columns = {key: pd.Categorical(values) for key, values in obs.items()}
+    index = pd.Index([f"cell_{i}" for i in range(len(log10))])
+    out = ad.AnnData(log10 * LN10, obs=pd.DataFrame(columns, index=index), var=pd.DataFrame(index=pd.Index(names)))
+    out.write_h5ad(path)
+
+
+def main() -> None:
+    """Command line entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="workdir of a tuned model (benchmarks.grpo_kang)")
+    parser.add_argument("--python", required=True, help="interpreter that has pertpy and scvi-tools[jax]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=100, help="at most")
+    parser.add_argument("--spaces", nargs="+", default=["model"], help="as evaluation.more_spaces, docs/metrics.md")
+    given = parser.parse_args()
+    config = ConfigDict(json.loads((given.run / "config.json").read_text()))
+    context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run)))
+    question = Question(context, given.spaces, config.evaluation.pca_components)
+    shifted = mean_shift(context, question.conditions, question.controls)
+    found = {"control_cells": question.scores(question.controls)}
+    found |= {"mean_shift": question.scores(shifted)} if shifted else {}
+    peer, genes = Peer("_scgen_peer", python=given.python), context.corpus.genes.names
+    (control,) = set(control_names(context))
+    found["scGen"], began = [], time.monotonic()
+    train, types = context.corpus.cells("train"), question.control_types()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        obs = {field: train.fields(field) for field in ("cell_type", "perturbation")}
+        export(folder / "train.h5ad", question.train, obs, genes)
+        obs = {"cell_type": types, "perturbation": np.full(len(types), control)}
+        export(folder / "control.h5ad", question.controls.cells.expression, obs, genes)
+        for seed in given.seeds:
+            told = peer("respond", folder=name, seed=seed, control=str(control), epochs=given.epochs)
+            asked = {treatment for _, treatment in question.conditions.values()}
+            moved = {t: np.maximum(np.load(folder / f"{t}.npy") / LN10, 0) for t in asked}
+            found["scGen"].append(question.scores(question.answer(moved)) | told)
+    found |= {"held_out_cells": len(question.real.cells), "seconds": round(time.monotonic() - began, 1)}
+    print(json.dumps(found | {"versions": peer("about")}, indent=1))
+    peer.close()
+
+
+if __name__ == "__main__":
+    main()
