@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from c2s_jax.cells.gmt import is_gmt
 from c2s_jax.data import Corpus
 from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.encoders import load_cell_encoder
@@ -85,12 +86,12 @@ def most_moved(corpus: Corpus, shifts: Sequence[NDArray]) -> list[int]:
 
 
 def _genes_file(name: str) -> bool:
-    return name.partition(":")[0].endswith(".gmt")
+    return is_gmt(name.partition(":")[0])
 
 
 def _called(name: str) -> str:
     path, _, sets = name.partition(":")
-    return sets or (Path(path).stem if _genes_file(name) else Path(path).name)
+    return sets or (Path(path).name.partition(".gmt")[0] if _genes_file(name) else Path(path).name)
 
 
 def _of_genes(train: NDArray, genes: NDArray, name: str, components: int) -> tuple[str, Embed]:

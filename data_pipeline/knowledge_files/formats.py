@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from data_pipeline.knowledge_files.tables import KnowledgeError, read_columns, read_header
+from c2s_jax.cells.text_files import KnowledgeError
+from data_pipeline.knowledge_files.tables import read_columns, read_header
 
 _CELLPHONEDB_KINDS = {
     "Ligand-Receptor": "ligand-receptor",

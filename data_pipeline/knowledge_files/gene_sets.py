@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.knowledge_files.tables import KnowledgeError, open_text
+from c2s_jax.cells.gmt import read_gmt
 
 # Prefixes of MSigDB's set names: the collection, as it is written in text.
 _COLLECTIONS = {
@@ -54,7 +54,7 @@ class GeneSet:
 
 
 def read_gene_sets(paths: Iterable[str | Path]) -> list[GeneSet]:
-    """Read GMT files: a line a set; name, description and genes separated by tabs.
+    """Read GMT files, see `read_gmt`.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def read_gene_sets(paths: Iterable[str | Path]) -> list[GeneSet]:
     """
     found: dict[tuple[str, tuple[str, ...]], GeneSet] = {}
     for path in map(Path, paths):
-        sets = _read(path)
+        sets = read_gmt(path)
         symbols = frozenset(gene for _, _, genes in sets for gene in genes)
         for name, description, genes in sets:
             text = readable_name(name, symbols)
@@ -112,27 +112,3 @@ def _written(word: str, symbols: frozenset[str]) -> str:
     if word in _WRITTEN:
         return _WRITTEN[word]
     return word if word in symbols or len(word) == 1 or re.search(r"\d", word) else word.lower()
-
-
-def _read(path: Path) -> list[tuple[str, str, tuple[str, ...]]]:
-    sets = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            name, _, rest = line.rstrip("\r\n").partition("\t")
-            description, _, listed = rest.partition("\t")
-            genes = tuple(dict.fromkeys(gene.strip().upper() for gene in listed.split("\t") if gene.strip()))
-            if not name.strip() or not genes:
-                raise KnowledgeError(
-                    f"{path}, line {number}: expected name, description and genes separated by tabs, found "
-                    f"{line[:60].rstrip()!r}; correct or remove this line"
-                )
-            if odd := next((gene for gene in genes if len(gene.split()) > 1), None):
-                raise KnowledgeError(
-                    f"{path}, line {number}, set {name.strip()!r}: {odd!r} is no gene symbol; separate genes by tabs"
-                )
-            sets.append((name.strip(), description.strip(), genes))
-    if not sets:
-        raise KnowledgeError(f"{path} holds no gene set; expected the GMT format of MSigDB")
-    return sets

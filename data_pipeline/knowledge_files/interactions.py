@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from c2s_jax.cells.text_files import KnowledgeError, open_text
 from data_pipeline.knowledge_files.formats import format_of
-from data_pipeline.knowledge_files.tables import KnowledgeError, open_text, read_columns, read_header
+from data_pipeline.knowledge_files.tables import read_columns, read_header
 
 # In these, a acts on b; in others the two sides are alike.
 DIRECTED = ("ligand-receptor", "enzyme-receptor")
