@@ -29,8 +29,12 @@ def control_names(context: Context, control: str = "") -> NDArray[np.str_]:
 
 
 def untreated(context: Context, cells: CellSource, control: str = "") -> NDArray[np.bool_]:
-    """Control cells; those without a perturbation are unknown."""
-    return (cells.fields("perturbation") != "") & ~perturbed(context, cells, control)
+    """Control cells: they have their data set's control as perturbation.
+
+    Cells without a perturbation are neither perturbed nor control: nobody said what was done to them.
+    """
+    values = cells.fields("perturbation")
+    return (values != "") & (values == control_names(context, control)[cells.dataset_ids])
 
 
 def control_side(context: Context, split: str, conditions: Conditions, control: str = "") -> Side | None:
@@ -61,19 +65,19 @@ def training_sides(context: Context, conditions: Conditions, space: NDArray, con
     """
     train = context.corpus.cells("train")
     types, names = train.fields("cell_type"), train.fields("perturbation")
-    treated = perturbed(context, train, control)
+    treated, there = perturbed(context, train, control), untreated(context, train, control)
     pick: dict[str, Callable[[str, str], NDArray]] = {
         "real_vs_real": lambda t, p: treated & (types == t) & (names == p),
-        "control_cells": lambda t, p: ~treated & (types == t),
+        "control_cells": lambda t, p: there & (types == t),
         "perturbed_cells": lambda t, p: treated & (types == t),
     }
     chosen = {
         side: {name: _some(np.flatnonzero(rule(*condition))) for name, condition in conditions.items()}
         for side, rule in pick.items()
     }
-    there = np.flatnonzero(treated)
+    among = np.flatnonzero(treated)
     chosen["nearest_training_cell"] = {
-        name: _nearest(space, there, rows) for name, rows in chosen["control_cells"].items()
+        name: _nearest(space, among, rows) for name, rows in chosen["control_cells"].items()
     }
     used = np.unique(np.concatenate([rows for side in chosen.values() for rows in side.values()]))
     cells = Cells.stored(context, train, used)

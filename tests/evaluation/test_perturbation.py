@@ -15,7 +15,7 @@ from c2s_jax.encoders import load_cell_encoder
 from c2s_jax.evaluation import controls, perturbation, spaces, suite_pages, suites
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
-from c2s_jax.evaluation.perturbed import control_side
+from c2s_jax.evaluation.perturbed import control_side, perturbed, training_sides, untreated
 from c2s_jax.generation import Sampling
 from tests.evaluation.conftest import Perturbed
 from tests.models.scgpt_oracle import Reference, write_folder
@@ -143,6 +143,30 @@ def test_controls_of_training_where_the_split_has_none(context, telling):
         np.testing.assert_array_equal(
             found.expression(condition), dense_expression(cells, rows, len(world.corpus.genes))
         )
+
+
+class Unsaid(Perturbed):
+    """Of every second control cell nobody said what was done to it."""
+
+    def cells(self, split: str) -> "Unsaid":
+        return Unsaid(self.held.cells(split))
+
+    def fields(self, name: str) -> np.ndarray:
+        values = super().fields(name)
+        return np.where(np.arange(len(self)) % 6 == 0, "", values) if name == "perturbation" else values
+
+
+def test_cells_without_a_perturbation_are_no_controls(context, telling):
+    world = telling([], corpus=Unsaid(context.corpus))
+    train = world.corpus.cells("train")
+    given, kinds = train.fields("perturbation"), train.fields("cell_type")
+    assert (given == "").sum() > 50
+    np.testing.assert_array_equal(perturbed(world, train), np.isin(given, ["IFN-beta", "drug"]))
+    np.testing.assert_array_equal(untreated(world, train), given == "ctrl")
+    space = np.zeros((len(train), 1))
+    found = training_sides(world, {"a": ("CD19+ B", "drug")}, space)["control_cells"]
+    rows = np.flatnonzero((given == "ctrl") & (kinds == "CD19+ B"))
+    np.testing.assert_array_equal(found.expression("a"), dense_expression(train, rows, len(world.corpus.genes)))
 
 
 class Once(Perturbed):
