@@ -7,31 +7,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2s_jax import metrics
-from c2s_jax.evaluation.sides import Side
+from c2s_jax.evaluation.resampled import Score, told, weights
+from c2s_jax.evaluation.sides import MIN_CELLS, Side
 
 TOP = 50  # genes that differ most
-MIN_CELLS = 2
 
 
-def change_metrics(real: Side, sides: Mapping[str, Side], control: Side) -> dict[str, dict[str, Any]]:
+def change_metrics(real: Side, sides: Mapping[str, Side], control: Side, seed: int) -> dict[str, dict[str, Any]]:
     """Agreement of each side's change from the type's control cells with that of real cells.
 
     Pearson's and Spearman's correlation of the change of mean expression, over all genes and over the ``TOP`` that
     differ most between real and control cells (``_top``), and which share of these is among as many of the side's own
-    (``de_overlap``). Means over conditions with two cells or more on all three sides, and each condition's values. A
-    change that is constant correlates with nothing: 0, and so does it share no genes.
+    (``de_overlap``). Means over conditions with two cells or more on all three sides, their intervals, and each
+    condition's values. A change that is constant correlates with nothing: 0, and so does it share no genes.
+
+    Intervals draw real, control and the side's cells anew, and choose the genes that differ most anew from them.
     """
-    by: dict[str, dict[str, dict[str, float]]] = {name: {} for name in sides}
+    by: dict[str, dict[str, dict[str, Score]]] = {name: {} for name in sides}
     for condition in sorted(real.rows):
         measured, base = real.expression(condition), control.expression(condition)
         if min(len(measured), len(base)) < MIN_CELLS:
             continue
         top = metrics.de_genes(measured, base)[:TOP]
+        again = metrics.MeasuredChange(_profiles(real, condition, seed), _profiles(control, condition, seed), TOP)
         for name, side in sides.items():
             cells = side.expression(condition)
             if len(cells) >= MIN_CELLS:
-                by[name][condition] = _agreement(measured, cells, base, top)
-    return {name: _told(found) for name, found in by.items() if found}
+                drawn = again.scores(_profiles(side, condition, seed))
+                for metric, value in _agreement(measured, cells, base, top).items():
+                    by[name].setdefault(metric, {})[condition] = Score(value, drawn[metric])
+    return told({name: found for name, found in by.items() if found}, seed, model="generated")
+
+
+def _profiles(side: Side, condition: str, seed: int) -> metrics.Profiles:
+    return metrics.Profiles.of(side.expression(condition), weights(side.keys(condition), seed))
 
 
 def _agreement(real: NDArray, cells: NDArray, control: NDArray, top: NDArray[np.int64]) -> dict[str, float]:
@@ -48,10 +57,3 @@ def _agreement(real: NDArray, cells: NDArray, control: NDArray, top: NDArray[np.
         "spearman_delta_top": most.spearman,
         "de_overlap": shared,
     }
-
-
-def _told(by_condition: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    names = list(next(iter(by_condition.values())))
-    values = {name: {c: found[name] for c, found in by_condition.items()} for name in names}
-    means = {name: float(np.mean(list(found.values()))) for name, found in values.items()}
-    return means | {f"{name}_by_condition": found for name, found in values.items()}

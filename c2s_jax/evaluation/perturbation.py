@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax import metrics
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports, spaces
-from c2s_jax.evaluation.changes import MIN_CELLS, change_metrics
+from c2s_jax.evaluation.changes import change_metrics
 from c2s_jax.evaluation.context import Context, dense_expression, principal
 from c2s_jax.evaluation.controls import elsewhere
+from c2s_jax.evaluation.distances import distance_metrics
 from c2s_jax.evaluation.generation import generate_cells
 from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed, training_sides, untreated
-from c2s_jax.evaluation.sides import Cells, Embed, Side
+from c2s_jax.evaluation.sides import Cells, Side, named
 from c2s_jax.generation import Sampling
 
 TASK = "perturbed_cell_generation"
@@ -34,6 +34,9 @@ def perturbation_metrics(
     folder: str = "",
 ) -> dict[str, Any] | None:
     """scFID, MMD (median heuristic) and W2 by condition (type × perturbation), unweighted means over conditions.
+
+    Every mean of every side has its 95 % interval (``<metric>_ci``); those that stand beside the model that of how far
+    the model is above them, too (``<metric>_gain_ci``), see ``resampled.told``.
 
     In principal components of training expression; the same under ``spaces`` in ``more_spaces`` and on gene sets of the
     corpus, those that perturbations move most in training. Under ``change``: agreement of the change from the type's
@@ -62,19 +65,20 @@ def perturbation_metrics(
     labels = np.array([f"{t} · {p}" for t, p in zip(types, names)], dtype=np.str_)
     conditions = {str(c): (str(t), str(p)) for c, t, p in zip(labels, types, names)}
 
-    def generate(asked: NDArray) -> Cells:
+    def generate(name: str, asked: NDArray) -> Cells:
         values = {"perturbation": asked}
         found = generate_cells(context, split, task=TASK, rows=rows, values=values, sampling=sampling, seed=seed)
-        return Cells.written(context, found.sentences, cells.dataset_ids[rows])
+        return Cells.written(context, found.sentences, cells.dataset_ids[rows], named(name, rows))
 
     source = context.corpus.cells("train")
     train = dense_expression(source, np.arange(len(source)), len(context.corpus.genes))
     pca = principal(train, components)
-    real, made = Cells.stored(context, cells, rows), generate(names)
+    real, made = Cells.stored(context, split, rows), generate("generated", names)
     scrambled = {
-        name: generate(asked) for name, asked in _other_names(context, names, cells.dataset_ids[rows], control, seed)
+        name: generate(name, asked)
+        for name, asked in _other_names(context, names, cells.dataset_ids[rows], control, seed)
     }
-    own = Cells.written(context, real.sentences, cells.dataset_ids[rows])
+    own = Cells.written(context, real.sentences, cells.dataset_ids[rows], real.keys)
     sides = {
         "generated": Side.of(made, labels),
         **{name: Side.of(side, labels) for name, side in scrambled.items()},
@@ -91,11 +95,12 @@ def perturbation_metrics(
     sets = spaces.most_moved(context.corpus, list(moved.shift.values()) if moved else [])
     more = spaces.further(context, train, more_spaces, sets, components=components)
     there = Side.of(real, labels)
-    found = _beside(_distances(there, sides, lambda some: pca.transform(some.expression))) | {"n": len(rows)}
-    if controls and (changes := change_metrics(there, sides, controls)):
+    found = _beside(distance_metrics(there, sides, lambda some: pca.transform(some.expression), seed))
+    found["n"] = len(rows)
+    if controls and (changes := change_metrics(there, sides, controls, seed)):
         found["change"] = _beside(changes) | {"n": len(rows)}
     found["spaces"] = {
-        name: _beside(_distances(there, sides, embed)) | {"n": len(rows), "space": what}
+        name: _beside(distance_metrics(there, sides, embed, seed)) | {"n": len(rows), "space": what}
         for name, (what, embed) in more.items()
     }
     return found
@@ -119,27 +124,6 @@ def _beside(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "references": {k: scores[k] for k in references if k in scores},
         "baselines": {k: v for k, v in scores.items() if k not in ("generated", *scrambles, *references)},
     }
-
-
-def _distances(real: Side, sides: Mapping[str, Side], embed: Embed) -> dict[str, dict[str, Any]]:
-    """Of each side: means over conditions, and each condition's values, of those with two cells or more on both."""
-    points = real.points(embed)
-    return {name: _distance(points, side.points(embed)) for name, side in sides.items()}
-
-
-def _distance(real: Mapping[str, NDArray], side: Mapping[str, NDArray]) -> dict[str, Any]:
-    by: dict[str, dict[str, float]] = {"scfid": {}, "mmd": {}, "wasserstein": {}}
-    n: dict[str, list[int]] = {}
-    for condition in sorted(real.keys() & side.keys()):
-        left, right = real[condition], side[condition]
-        if min(len(left), len(right)) < MIN_CELLS:
-            continue
-        n[condition] = [len(left), len(right)]
-        by["scfid"][condition] = metrics.scfid(left, right)
-        by["mmd"][condition] = metrics.mmd(left, right, gammas="median")
-        by["wasserstein"][condition] = metrics.wasserstein(left, right)
-    means: dict[str, Any] = {key: float(np.mean(list(v.values()))) if v else None for key, v in by.items()}
-    return means | {f"{key}_by_condition": v for key, v in by.items()} | {"condition_n": n}
 
 
 def _export(

@@ -42,15 +42,15 @@ def control_side(context: Context, split: str, conditions: Conditions, control: 
 
     Conditions of a type without control cells are left out; None where all are.
     """
-    sources = [context.corpus.cells(name) for name in (split, "train")]
-    pools = [(source, source.fields("cell_type"), untreated(context, source, control)) for source in sources]
+    sources = {name: context.corpus.cells(name) for name in (split, "train")}
+    pools = [(name, s.fields("cell_type"), untreated(context, s, control)) for name, s in sources.items()]
     parts: list[Cells] = []
     of_type: dict[str, NDArray[np.int64]] = {}
     for kind in sorted({kind for kind, _ in conditions.values()}):
-        for source, types, there in pools:
+        for name, types, there in pools:
             if len(found := _some(np.flatnonzero(there & (types == kind)))):
                 of_type[kind] = np.arange(len(found)) + sum(map(len, parts))
-                parts.append(Cells.stored(context, source, found))
+                parts.append(Cells.stored(context, name, found))
                 break
     if not parts:
         return None
@@ -80,7 +80,7 @@ def training_sides(context: Context, conditions: Conditions, space: NDArray, con
         name: _nearest(space, among, rows) for name, rows in chosen["control_cells"].items()
     }
     used = np.unique(np.concatenate([rows for side in chosen.values() for rows in side.values()]))
-    cells = Cells.stored(context, train, used)
+    cells = Cells.stored(context, "train", used)
     return {
         side: Side(cells, {name: np.searchsorted(used, rows) for name, rows in by.items()})
         for side, by in chosen.items()

@@ -6,45 +6,70 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.data import CellSource, reconstruct
+from c2s_jax.cells import hash_strings
+from c2s_jax.data import reconstruct
+from c2s_jax.data.permute import keys
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, ranked, sentences_of
+
+MIN_CELLS = 2  # of a condition that is compared
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cells:
-    """C cells by expression, log10, float32 [C, G], and by their sentences."""
+    """C cells.
+
+    Attributes
+    ----------
+    expression
+        log10, float32 [C, G].
+    sentences
+        The same cells' genes in order.
+    keys
+        What names each cell, uint64 [C]: where it stands on several sides, it is drawn alike on all.
+    """
 
     expression: NDArray[np.float32]
     sentences: Sentences
+    keys: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.expression)
 
     def select(self, rows: NDArray[np.int64]) -> "Cells":
         """Some of them."""
-        return Cells(self.expression[rows], self.sentences.select(rows))
+        return Cells(self.expression[rows], self.sentences.select(rows), self.keys[rows])
 
     def moved(self, shift: NDArray) -> "Cells":
         """The same with expression moved by ``shift`` [G], and sentences that follow it."""
         expression = (self.expression + shift).astype(np.float32)
-        return Cells(expression, ranked(expression, int(np.diff(self.sentences.indptr).max(initial=0))))
+        longest = int(np.diff(self.sentences.indptr).max(initial=0))
+        return Cells(expression, ranked(expression, longest), self.keys)
 
     @staticmethod
-    def stored(context: Context, source: CellSource, rows: NDArray[np.int64]) -> "Cells":
+    def stored(context: Context, split: str, rows: NDArray[np.int64]) -> "Cells":
         """Some cells of a split as they were measured."""
+        source = context.corpus.cells(split)
         expression = dense_expression(source, rows, len(context.corpus.genes))
-        return Cells(expression, sentences_of(source, rows, context.max_genes))
+        return Cells(expression, sentences_of(source, rows, context.max_genes), named(split, rows))
 
     @staticmethod
-    def written(context: Context, sentences: Sentences, datasets: NDArray[np.integer]) -> "Cells":
+    def written(
+        context: Context, sentences: Sentences, datasets: NDArray[np.integer], key: NDArray[np.uint64]
+    ) -> "Cells":
         """Cells known by their sentences: expression is read off the rank→expression line of each one's data set."""
-        return Cells(reconstruct(context.corpus, sentences.lists(), datasets), sentences)
+        return Cells(reconstruct(context.corpus, sentences.lists(), datasets), sentences, key)
 
     @staticmethod
     def together(parts: Sequence["Cells"]) -> "Cells":
         """One after the other."""
         lists = [genes for part in parts for genes in part.sentences.lists()]
-        return Cells(np.concatenate([part.expression for part in parts]), Sentences.of(lists))
+        expression, key = (np.concatenate([getattr(part, of) for part in parts]) for of in ("expression", "keys"))
+        return Cells(expression, Sentences.of(lists), key)
+
+
+def named(origin: str, rows: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Keys of cells: a split's, or those that a model wrote."""
+    return keys(hash_strings([origin], domain="cells"), rows)
 
 
 Embed = Callable[[Cells], NDArray]
@@ -73,6 +98,10 @@ class Side:
     def of(cells: Cells, conditions: NDArray) -> "Side":
         """A cell for each entry of ``conditions``, str [C]."""
         return Side(cells, {str(name): np.flatnonzero(conditions == name) for name in np.unique(conditions)})
+
+    def keys(self, condition: str) -> NDArray[np.uint64]:
+        """Of the cells of a condition."""
+        return self.cells.keys[self.rows[condition]]
 
     def expression(self, condition: str) -> NDArray[np.float32]:
         """Of the cells of a condition, [C, G]; none where it has none."""

@@ -5,17 +5,16 @@ from typing import Any
 
 from c2s_jax import report
 from c2s_jax.evaluation import controls
+from c2s_jax.evaluation.distances import DISTANCES
 from c2s_jax.evaluation.texts import TASK_OF
+from c2s_jax.metrics import CHANGE_SCORES
 
-DISTANCES = ("scfid", "mmd", "wasserstein")
 SPACE = "perturbation.space"  # stands for every further space
 COLUMNS = {
     "embedding": ("knn_accuracy", "silhouette", "batch_mixing"),
     "bulk": ("foscttm", "foscttm_cells_to_bulk", "foscttm_bulk_to_cells"),
     "perturbation": DISTANCES,
-    "perturbation.change": (
-        *("pearson_delta", "spearman_delta", "pearson_delta_top", "spearman_delta_top", "de_overlap"),
-    ),
+    "perturbation.change": CHANGE_SCORES,
     SPACE: DISTANCES,
     "l1000": ("tau", "spearman", "pearson", "pearson_delta"),
     "spatial.niche_annotation": ("accuracy", "macro_f1"),
@@ -166,8 +165,9 @@ def _samples(suite: str, values: Mapping[str, Any]) -> list[report.Table]:
 
 
 def _caption(suite: str, values: Mapping[str, Any]) -> str:
-    space = values.get("space")
-    return f"In {space}. {CAPTIONS[kind(suite)]}" if space else CAPTIONS[suite]
+    space = f"In {values['space']}. " if values.get("space") else ""
+    drawn = f" Intervals draw {values['resampled']} anew." if values.get("resampled") else ""
+    return f"{space}{CAPTIONS[kind(suite)]}{drawn}"
 
 
 def _table(suite: str, values: Mapping[str, Any]) -> report.Table:

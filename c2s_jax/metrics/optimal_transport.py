@@ -1,7 +1,7 @@
 """Wasserstein distance between two populations of cells, by solvers that others maintain."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -33,6 +33,9 @@ class Transport:
         Strength of the entropy in squared units of the embedding (Sinkhorn only).
     converged
         Whether the solver met its threshold.
+    potentials
+        Derivative of the squared distance in the weight of each cell, float64 [n] and [m], up to a constant a side;
+        None where sliced.
     """
 
     distance: float
@@ -40,6 +43,7 @@ class Transport:
     n: tuple[int, int]
     epsilon: float | None = None
     converged: bool = True
+    potentials: tuple[NDArray[np.float64], NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
 
 
 def wasserstein(real: ArrayLike, generated: ArrayLike, method: Method | None = None, **settings: Any) -> float:
@@ -87,7 +91,8 @@ def transport(
         raise ValueError(f"a Wasserstein distance needs cells on both sides, got {n[0]} and {n[1]}")
     method = method or ("exact" if max(n) <= EXACT_CELLS else "sinkhorn")
     if method == "exact":
-        return Transport(_exact(left, right), method, n)
+        distance, potentials = _exact(left, right)
+        return Transport(distance, method, n, potentials=potentials)
     if method == "sliced":
         return Transport(_sliced(left, right, projections, seed), method, n)
     if method != "sinkhorn":
@@ -99,23 +104,24 @@ def transport(
         )
     epsilon = relative_epsilon * _mean_cost(left, right)
     if epsilon == 0:
-        return Transport(0.0, method, n, 0.0)
+        return Transport(0.0, method, n, 0.0, potentials=(np.zeros(n[0]), np.zeros(n[1])))
     centre, scale = left.mean(axis=0), np.sqrt(epsilon / relative_epsilon)
     dtype = jax.dtypes.canonicalize_dtype(np.float64)
     sides = [((x - centre) / scale).astype(dtype) for x in (left, right)]
-    divergence, converged = _sinkhorn(*sides, epsilon=relative_epsilon, max_iterations=max_iterations)
+    divergence, converged, dual = _sinkhorn(*sides, epsilon=relative_epsilon, max_iterations=max_iterations)
     distance = float(scale * np.sqrt(max(float(divergence), 0.0)))
-    return Transport(distance, method, n, float(epsilon), bool(converged))
+    in_left, in_right = (scale**2 * np.asarray(x, np.float64) for x in dual)
+    return Transport(distance, method, n, float(epsilon), bool(converged), (in_left, in_right))
 
 
-def _exact(left: NDArray, right: NDArray) -> float:
+def _exact(left: NDArray, right: NDArray) -> tuple[float, tuple[NDArray, NDArray]]:
     import ot
 
     cost = ot.dist(left, right, metric="sqeuclidean")
     value, log = ot.emd2([], [], cost, numItermax=10_000_000, log=True)
     if log["warning"]:
         raise ValueError(f"POT found no optimal coupling: {log['warning']}")
-    return float(np.sqrt(max(float(value), 0.0)))
+    return float(np.sqrt(max(float(value), 0.0))), (log["u"], log["v"])
 
 
 def _sliced(left: NDArray, right: NDArray, projections: int, seed: int) -> float:
@@ -130,7 +136,10 @@ def _mean_cost(left: NDArray, right: NDArray) -> float:
 
 
 @functools.partial(jax.jit, static_argnames=("epsilon", "max_iterations"))
-def _sinkhorn(left: jax.Array, right: jax.Array, *, epsilon: float, max_iterations: int) -> tuple[jax.Array, jax.Array]:
+def _sinkhorn(
+    left: jax.Array, right: jax.Array, *, epsilon: float, max_iterations: int
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """Divergence, whether it converged, and its derivative in the weights of either side."""
     from ott.geometry import pointcloud
     from ott.tools import sinkhorn_divergence
 
@@ -141,4 +150,7 @@ def _sinkhorn(left: jax.Array, right: jax.Array, *, epsilon: float, max_iteratio
         epsilon=epsilon,
         solve_kwargs={"max_iterations": max_iterations},
     )
-    return divergence, jax.numpy.all(jax.numpy.asarray(out.converged))
+    assert out.potentials is not None  # of a solver that is not of low rank
+    (f, g), own_left, own_right = out.potentials
+    dual = f - (own_left[0] + own_left[1]) / 2, g - (own_right[0] + own_right[1]) / 2
+    return divergence, jax.numpy.all(jax.numpy.asarray(out.converged)), dual

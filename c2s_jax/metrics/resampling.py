@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from c2s_jax.data.permute import keys, uniform
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,27 @@ def _resampled(
         return statistic(*(x[jax.random.randint(k, (len(x),), 0, len(x))] for k, x in zip(keys, arrays)))
 
     return statistic(*arrays), jax.lax.map(one, numbers, batch_size=at_once)
+
+
+def cell_weights(key: ArrayLike, *, resamples: int, seed: int = 0) -> NDArray[np.float64]:
+    """Weights of cells in a Bayesian bootstrap (Rubin 1981, Ann. Stat. 9:130): [resamples, n], each row sums to 1.
+
+    They are drawn from the flat Dirichlet distribution: in the mean over cells as varied as counts of drawing with
+    replacement, but no cell is ever lost. ``weights @ values`` are all resampled means at once.
+
+    Parameters
+    ----------
+    key
+        What names each cell, integers [n]. A cell's share in a resample hangs on its key and `seed` alone, so that one
+        that stands on several sides counts alike on all of them.
+    """
+    numbers = keys(seed, np.arange(resamples))[:, None]
+    drawn = -np.log1p(-uniform(np.asarray(key).astype(np.uint64), numbers))
+    return drawn / drawn.sum(axis=1, keepdims=True)
+
+
+def shifted_interval(estimate: float, values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of resampled values [R], moved by the bias of resampling: their mean lies on the estimate."""
+    drawn = np.asarray(values, np.float64)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - (drawn.mean() - estimate)
+    return float(low), float(high)

@@ -118,8 +118,8 @@ def comparison_table(
     Parameters
     ----------
     rows
-        Name → metric → value; missing ones show as a dash. Names that hold "real" or "shuffled" are
-        references, not competitors: they are never bold.
+        Name → metric → value; missing ones show as a dash. ``<metric>_ci`` is its interval, shown in brackets. Names
+        that hold "real" or "shuffled" are references, not competitors: they are never bold.
     metrics
         Keys to show, in order; known ones (`MEASURES`) and those of `names` are named, explained and ranked.
     flagged
@@ -130,7 +130,7 @@ def comparison_table(
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     header = ["", *(m.name + arrows[m.better] for m in measures)]
     body: list[list[Cell]] = [
-        [name, *(_written(values.get(key), m) for key, m in zip(metrics, measures, strict=True))]
+        [name, *(_cell(values, key, m) for key, m in zip(metrics, measures, strict=True))]
         for name, values in rows.items()
     ]
     for column, key in enumerate(metrics, 1):
@@ -138,7 +138,9 @@ def comparison_table(
             body[0][column] = Markup('<span class="flag">{} ⚑</span>').format(body[0][column])
     meanings = "; ".join(f"{m.name}: {m.meaning}" for m in measures if m.meaning)
     count = f"n = {n:,} cells. " if n is not None else ""
-    caption = " ".join(x for x in (count.strip(), caption, f"{meanings}." if meanings else "") if x)
+    intervals = any(values.get(f"{key}_ci") for values in rows.values() for key in metrics)
+    brackets = "In brackets 95 % intervals." if intervals else ""
+    caption = " ".join(x for x in (count.strip(), caption, f"{meanings}." if meanings else "", brackets) if x)
     return Table(title, caption, header, body, _best(rows, metrics, measures), section)
 
 
@@ -193,7 +195,16 @@ def _number(value: Any) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def _written(value: Any, measure: Measure) -> Cell:
+def _cell(values: Mapping[str, Any], key: str, measure: Measure) -> Cell:
+    """A metric's value, and its interval where there is one."""
+    value, ends = _written(values.get(key), measure), values.get(f"{key}_ci")
+    if value is None or not ends:
+        return value
+    low, high = (_written(end, measure) for end in ends)
+    return f"{value} ({low}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{high})"
+
+
+def _written(value: Any, measure: Measure) -> str | None:
     number = _number(value)
     if number is None:
         return None

@@ -47,6 +47,10 @@ def test_perturbation_with_perfect_answers(corpus, repeating, tmp_path):
     assert sum(n for n, _ in found["condition_n"].values()) <= 60
     # The told model answers alike whatever the names: the scramble is not beaten, and that is flagged.
     assert set(controls.unbeaten(found, found["scrambles"])) == {"scfid", "mmd", "wasserstein"}
+    check_intervals(found)
+    assert found["resampled"] == found["change"]["resampled"] == "conditions and cells"
+    nearer = found["baselines"]["control_cells"]["scfid_gain_ci"]
+    assert nearer[1] < 0  # the model's mean is below
     prompts = asked.sampler.prompts
     assert all("ctrl" not in p for p in prompts)
     assert any("IFN-beta" in p for p in prompts)
@@ -65,6 +69,9 @@ def test_perturbation_with_perfect_answers(corpus, repeating, tmp_path):
         ("Cells generated under a perturbation", "Perturbation"),
         ("Change from control cells", "Perturbation"),
     ]
+    shown = suite_pages.tables({"perturbation": found})
+    assert all("Intervals draw conditions and cells anew. " in t.caption for t in shown)
+    assert "–" in shown[0].rows[0][1]
     flagged = {flag.split()[1] for flag in suite_pages.flags({"perturbation": found}) if "perturbation.change:" in flag}
     assert flagged == {"pearson_delta", "spearman_delta", "pearson_delta_top", "spearman_delta_top", "de_overlap"}
 
@@ -116,6 +123,25 @@ def test_changes_by_hand(corpus, repeating):
     assert len(pearsons) > 5
     assert found["pearson_delta_by_condition"] == pytest.approx(pearsons, abs=1e-4)
     assert found["pearson_delta"] == pytest.approx(np.mean(list(pearsons.values())), abs=1e-4)
+    check_intervals(found)
+
+
+def check_intervals(found: dict) -> None:
+    """Each mean of each side lies within its interval; gains are over the conditions that both sides have."""
+    sides = {k: v for kind in ("baselines", "references", "scrambles") for k, v in found[kind].items()}
+    names = [key for key in found if f"{key}_ci" in found]
+    assert len(names) in (3, 5)
+    for metric in names:
+        own = found[f"{metric}_by_condition"]
+        for name, side in {"model": found, **sides}.items():
+            low, high = side[f"{metric}_ci"]
+            assert low <= side[metric] <= high, (name, metric)
+            assert (f"{metric}_gain_ci" in side) == (name != "model")
+        for name, side in sides.items():
+            low, high = side[f"{metric}_gain_ci"]
+            gain = np.mean([own[c] - value for c, value in side[f"{metric}_by_condition"].items()])
+            assert low <= gain + 1e-9, (name, metric)
+            assert gain - 1e-9 <= high, (name, metric)
 
 
 class Uncontrolled(Perturbed):

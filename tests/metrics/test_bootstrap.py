@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from c2s_jax.metrics import bootstrap, scfid_on_device
+from c2s_jax.metrics import bootstrap, cell_weights, scfid_on_device, shifted_interval
 
 
 def difference(x: object, y: object) -> object:
@@ -54,6 +54,24 @@ def test_scfid_is_resampled_by_cells_and_says_its_bias() -> None:
     assert got.estimate == pytest.approx(float(scfid_on_device(real, generated)), rel=1e-5)
     assert got.low < got.high
     assert got.bias > 0
+
+
+def test_weights_of_cells_make_the_interval_of_a_mean() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 80)
+    weights = cell_weights(np.arange(80), resamples=4000)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    drawn = weights @ values
+    assert drawn.std() == pytest.approx(values.std() / 9, rel=0.05)  # Rubin 1981: variance / (n + 1)
+    want = bootstrap(jnp.mean, values, resamples=4000)
+    assert shifted_interval(values.mean(), drawn) == pytest.approx((want.low, want.high), abs=0.04)
+    assert shifted_interval(values.mean(), drawn + 100) == pytest.approx(shifted_interval(values.mean(), drawn))
+
+
+def test_a_cell_weighs_the_same_beside_others() -> None:
+    some, more = cell_weights([7, 9, 4], resamples=5, seed=1), cell_weights([4, 7, 100, 9], resamples=9, seed=1)
+    ratios = more[:5] / more[:5, [1]]
+    np.testing.assert_allclose(some / some[:, [0]], ratios[:, [1, 3, 0]])
+    assert not np.allclose(some, cell_weights([7, 9, 4], resamples=5, seed=2))
 
 
 def test_bad_arguments_say_what_is_wrong() -> None:

@@ -232,6 +232,10 @@ def test_tables() -> None:
     assert table.best == {(0, 1)}
     lower = {"ours": {"scfid": 2.0}, "theirs": {"scfid": 1.0}, "real vs real": {"scfid": 0.1}}
     assert report.comparison_table(lower, metrics=["scfid"], title="x").best == {(1, 1)}
+    lower["ours"]["scfid_ci"] = [1.5, 2.5]
+    shown = report.comparison_table(lower, metrics=["scfid"], title="x")
+    assert [row[1].replace("\xa0", " ") for row in shown.rows] == ["2.000 (1.500 – 2.500)", "1.000", "0.100"]
+    assert "95 % intervals" in shown.caption
     assert set(MEASURES) >= {"valid", "unique", "overlap", "knn_accuracy", "scfid"}
 
 
