@@ -58,12 +58,12 @@ MAXTEXT = [
 INT8 = [Row("27b", topology, 1, ("--config.products=int8",)) for topology in ("v5p-128", "v5e-256", "v6e-256")]
 TOPOLOGIES = ("v4-128", "v5e-256", "v5p-128", "v5p-256", "v6e-256")
 LARGEST = "v5p-8192"  # of 4096 chips, which the widths are no multiples of
-REPLICAS = {"2b": 16, "9b": 8, "27b": 8}
+REPLICAS = ("--config.mesh.replica=16",)
 PODS = [
     Row(size, topology, 1, (*flags, *more))
-    for size, replicas in REPLICAS.items()
+    for size in ("2b", "9b", "27b")
     for flags in ((), LORA)
-    for topology, more in (*((t, ()) for t in TOPOLOGIES), (LARGEST, (f"--config.mesh.replica={replicas}",)))
+    for topology, more in (*((t, ()) for t in TOPOLOGIES), (LARGEST, REPLICAS))
 ]
 
 

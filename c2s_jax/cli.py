@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from c2s_jax.huge_pages import restart_with_huge_pages
+
 if TYPE_CHECKING:
     import anndata as ad
 
@@ -282,6 +284,8 @@ def _drawing(made: Any, temperature: float) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; what cannot be done is told in one line."""
     arguments = parser().parse_args(argv)
+    if argv is None:
+        restart_with_huge_pages()
     warnings.showwarning = _note
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

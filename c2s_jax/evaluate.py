@@ -23,6 +23,7 @@ from c2s_jax.data import Corpus, Formatter
 from c2s_jax.evaluation import Context, annotation, beside, exports, generation, pages, suite_pages, suites
 from c2s_jax.evaluation.store import Store, weights_fingerprint
 from c2s_jax.generation import Sampler
+from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, state_to_restore
 from c2s_jax.parallel import make_mesh
 from c2s_jax.text import GeneTokenTable, load_tokenizer
@@ -171,6 +172,7 @@ def restore(config: Any, workdir: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default the config's workdir.")
     BESIDE = flags.DEFINE_list("beside", [], "Runs evaluated before, to be shown beside this one in beside.html.")

@@ -25,6 +25,7 @@ from c2s_jax.aot.flops import training_flops_per_token
 from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
 from c2s_jax.evaluate import evaluate
+from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, start_state
 from c2s_jax.parallel import (
     batch_sharding,
@@ -264,5 +265,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

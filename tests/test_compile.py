@@ -95,6 +95,18 @@ def test_a_step_in_integers_with_the_launchers_flags(tmp_path: Path) -> None:
     assert all(flag.split("=")[0] in printed.stdout for flag in report["compiler_flags"])
 
 
+def test_two_slices(tmp_path: Path) -> None:
+    """Parameters stay within a slice and gradients cross; without a replica a slice it is refused."""
+    pytest.importorskip("libtpu", reason='needs the TPU compiler: pip install "c2s_jax[tpu]"')
+    status, said, report = run(tmp_path, "--topology=2*v5e:2x2", "--rows=1", "--config.mesh.replica=2")
+    assert status == 0, said
+    assert (report["chips"], report["mesh"]["replica"], report["mesh"]["fsdp"]) == (8, 2, 4)
+    assert report["collective_bytes"]["all-reduce"] > 0
+    status, said, _ = run(tmp_path, "--topology=2*v5e:2x2", "--rows=1")
+    assert status == 1
+    assert "FATAL mesh: replica=1 on 2 slices" in said
+
+
 TOO_LARGE = CONFIG.replace(
     "    return config",
     """

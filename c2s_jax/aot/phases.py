@@ -13,9 +13,9 @@ from c2s_jax.aot.chips import chip
 from c2s_jax.aot.memory import compile_measured
 from c2s_jax.aot.step import planned
 from c2s_jax.config import grpo_options
+from c2s_jax.data.by_length import bucket
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.generation.decoding import Settings, Vocabulary
-from c2s_jax.generation.sampler import bucket
 from c2s_jax.parallel import batch_sharding
 from c2s_jax.rl import make_logprobs, make_update
 from c2s_jax.rl.options import GRPOOptions

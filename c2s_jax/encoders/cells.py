@@ -16,7 +16,7 @@ from scipy import sparse
 
 from c2s_jax.cells import CellDataError, hash_strings, mix
 from c2s_jax.cells.source import as_csr, bad_values, select_source
-from c2s_jax.encoders.batches import length_buckets
+from c2s_jax.data.by_length import by_length
 from c2s_jax.encoders.binning import Ties, bin_values
 from c2s_jax.models.scgpt import ScGPT
 from c2s_jax.models.scgpt_files import scgpt_from_folder
@@ -150,7 +150,7 @@ class CellEncoder:
     def _run(self, genes: NDArray, bins: NDArray, indptr: NDArray) -> NDArray[np.float32]:
         lengths = np.diff(indptr) + 1
         out = np.empty((len(lengths), self.config.embed_dim), np.float32)
-        for rows, size in length_buckets(lengths, self.max_length, self.batch_size):
+        for rows, (_, size) in by_length(lengths, self.batch_size, longest=self.max_length):
             inside = np.arange(1, size) < lengths[rows, None]
             at = (indptr[rows, None] + np.arange(size - 1))[inside]
             tokens = np.full((self.batch_size, size), self.vocabulary[CLS], np.int32)

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from c2s_jax.encoders.batches import length_buckets
+from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.models.bert import Bert
 from c2s_jax.models.bert_files import bert_from_hf, encoder_folder
 from c2s_jax.text import EncoderTokenizer
@@ -103,14 +103,8 @@ class TextEncoder:
 
     def _batches(self, tokens: list[NDArray[np.int32]]) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
         """Numbers of the texts, and their tokens [batch_size, T] with lengths; surplus rows have one token."""
-        lengths = np.array([len(ids) for ids in tokens], np.int32)
-        for rows, length in length_buckets(lengths, self.max_length, self.batch_size):
-            batch = np.zeros((self.batch_size, length), np.int32)
-            sizes = np.ones(self.batch_size, np.int32)
-            sizes[: len(rows)] = lengths[rows]
-            inside = np.arange(length) < lengths[rows, None]
-            batch[: len(rows)][inside] = np.concatenate([tokens[row] for row in rows])
-            yield rows, batch, sizes
+        for rows, shape in by_length([len(ids) for ids in tokens], self.batch_size, longest=self.max_length):
+            yield rows, *padded([tokens[row] for row in rows], shape, 0)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "layer"))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from c2s_jax.data import MixtureTask
+from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.data.contexts import MissingData
-from c2s_jax.encoders.batches import length_buckets
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.examples import Examples
 from c2s_jax.metrics import bootstrap
@@ -171,10 +171,8 @@ def _measured(
     out = np.empty((len(rows), 2))
     lengths = np.array([len(row) for row in rows])
     with tqdm(total=len(rows), desc=f"loss of {what}", unit="sample", mininterval=0.5) as bar:
-        for chosen, width in length_buckets(lengths, context.seq_len, batch_size):
-            tokens = np.zeros((batch_size, width), np.int32)
-            for place, row in enumerate(chosen):
-                tokens[place, : lengths[row]] = rows[row]
+        for chosen, shape in by_length(lengths, batch_size, longest=context.seq_len):
+            tokens, _ = padded([rows[row] for row in chosen], shape, 0)
             filler = (0, batch_size - len(chosen))
             bounds = [np.pad(x[chosen], filler).astype(np.int32) for x in (starts, lengths)]
             out[chosen] = np.asarray(measure(context.params, tokens, *bounds), np.float64)[: len(chosen)]

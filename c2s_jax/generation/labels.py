@@ -12,10 +12,11 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp, softmax
 
+from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.generation.decoding import Vocabulary
-from c2s_jax.generation.sampler import check_prompts, padded
+from c2s_jax.generation.sampler import check_prompts
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh, batch_sharding, round_up
+from c2s_jax.parallel import InMesh, batch_sharding, round_up, tokens_at_once
 
 
 class LabelScores(NamedTuple):
@@ -122,15 +123,14 @@ class LabelScorer:
         progress
             Called with the number of prompts finished in each batch.
         """
-        ids = check_prompts(prompts, None)
+        check_prompts(prompts, None)
         tokens, lengths = _label_arrays(labels, max(1, self.rows // self.batch_size), self.pad_id)
         whole, spread = NamedSharding(self.mesh, PartitionSpec()), batch_sharding(self.mesh)
         on_all = jax.device_put((tokens, lengths), whole)
-        order = np.argsort([len(p) for p in prompts], kind="stable")
         out = np.zeros((len(prompts), len(labels)), np.float32)
-        for start in range(0, len(prompts), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            inputs = padded([prompts[i] for i in chosen], ids[chosen], self.batch_size, self.pad_id)[:2]
+        cut: Any = dict(tokens=tokens_at_once(self.mesh), parts=round_up(1, self.mesh))
+        for chosen, shape in by_length([len(p) for p in prompts], self.batch_size, **cut):
+            inputs = padded([prompts[i] for i in chosen], shape, self.pad_id)
             found = self._run(params, *jax.device_put(inputs, spread), *on_all)
             out[chosen] = np.asarray(found)[: len(chosen), : len(labels)]
             if progress:

@@ -9,14 +9,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike, NDArray
 
+from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.generation.cells_grammar import Grammar
 from c2s_jax.generation.decoding import Choices, Settings, Vocabulary, program
 from c2s_jax.generation.drafts import Followed, GeneDrafts
 from c2s_jax.generation.sampling import Sampling
 from c2s_jax.generation.stop_strings import StopStrings
 from c2s_jax.parallel import InMesh, batch_sharding, round_up
-
-SMALLEST_BUCKET = 32
 
 
 class Samples(NamedTuple):
@@ -56,7 +55,7 @@ class Samples(NamedTuple):
 class Sampler:
     """Samples from a model on its devices.
 
-    Prompts are padded to power-of-two lengths and batches to ``batch_size``, so that one program a
+    Prompts are padded to few lengths (``data.by_length``) and batches to ``batch_size``, so that one program a
     (prompt bucket, ``max_new_tokens``, ``Sampling``, samples a prompt) serves all calls; ``compiled`` counts them.
 
     Parameters
@@ -150,12 +149,9 @@ class Sampler:
         settings = Settings(self.stop_ids, self.pad_id, max_new_tokens, sampling, n, drafts is None, width)
         at_once = self.prompts_at_once(n)
         self.check(grammar, drafts, len(prompts))
-        order = np.argsort([len(p) for p in prompts], kind="stable")
         out = empty_samples(len(prompts) * n, max_new_tokens, self.pad_id)
-        for start in range(0, len(prompts), at_once):
-            chosen = order[start : start + at_once]
-            inputs = padded([prompts[i] for i in chosen], ids[chosen], at_once, self.pad_id)
-            on_devices = self.on_devices((*inputs, np.uint32(seed)))
+        for chosen, shape in by_length([len(p) for p in prompts], at_once):
+            on_devices = self.on_devices(self.inputs(prompts, ids, chosen, shape, seed))
             choices = self.choices(grammar, drafts, np.resize(chosen, at_once))
             result = self.program(params, on_devices, choices, drafts, stop_strings, settings=settings)
             rows = (chosen[:, None] * n + np.arange(n)).reshape(-1)
@@ -187,6 +183,14 @@ class Sampler:
         if drafts is not None and drafts.grammar.symbols is not grammar.symbols:
             raise ValueError("the drafts were built with another grammar")
 
+    def inputs(
+        self, prompts: Sequence[NDArray], ids: NDArray, chosen: NDArray, shape: tuple[int, int], seed: int
+    ) -> tuple[Any, ...]:
+        """Some of the prompts as the program takes them: tokens, lengths, which rows only fill up, ids, the seed."""
+        tokens, lengths = padded([prompts[i] for i in chosen], shape, self.pad_id)
+        filler = np.arange(shape[0]) >= len(chosen)
+        return tokens, lengths, filler, np.resize(ids[chosen], shape[0]), np.uint32(seed)
+
     def on_devices(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arrays of rows spread over the devices, the seed on all."""
         whole = NamedSharding(self.mesh, PartitionSpec())
@@ -212,22 +216,6 @@ def check_prompts(prompts: Sequence[NDArray], prompt_ids: ArrayLike | None) -> N
     if ids.shape != (len(prompts),) or ids.dtype.kind not in "iu" or ((ids < 0) | (ids >= 2**32)).any():
         raise ValueError(f"prompt_ids must be {len(prompts)} whole numbers from 0 to 2³² - 1, one a prompt")
     return ids.astype(np.uint32)
-
-
-def bucket(length: int) -> int:
-    """Length to which prompts of at most ``length`` tokens are padded."""
-    return max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
-
-
-def padded(
-    prompts: Sequence[NDArray], ids: NDArray, rows: int, pad_id: int, width: int | None = None
-) -> tuple[NDArray, ...]:
-    """Prompts as arrays of ``rows`` rows, ``width`` or their bucket wide: tokens, lengths, which only fill up, ids."""
-    tokens = np.full((rows, width or bucket(max(map(len, prompts)))), pad_id, np.int32)
-    lengths = np.ones(rows, np.int32)
-    for i, p in enumerate(prompts):
-        tokens[i, : len(p)], lengths[i] = p, len(p)
-    return tokens, lengths, np.arange(rows) >= len(prompts), np.resize(ids, rows)
 
 
 def empty_samples(rows: int, max_new_tokens: int, pad_id: int) -> Samples:

@@ -10,10 +10,11 @@ from flax import nnx
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike, NDArray
 
+from c2s_jax.data.by_length import bucket
 from c2s_jax.generation.cells_grammar import Grammar
 from c2s_jax.generation.decoding import Choices, Decoding, Drafts, Settings, State
 from c2s_jax.generation.drafts import GeneDrafts
-from c2s_jax.generation.sampler import Sampler, Samples, bucket, check_prompts, empty_samples, padded
+from c2s_jax.generation.sampler import Sampler, Samples, check_prompts, empty_samples
 from c2s_jax.generation.sampling import Sampling
 from c2s_jax.generation.stop_strings import StopStrings
 from c2s_jax.models.cache import Cache, KeyValues, LayerCache
@@ -65,13 +66,11 @@ class SlotSampler:
         s.check(grammar, drafts, len(prompts))
         width = 0 if drafts is None else drafts.width
         settings = Settings(s.stop_ids, s.pad_id, max_new_tokens, sampling, lockstep=False, width=width)
-        longest = bucket(max(map(len, prompts), default=1))
+        shape = (self._admitted, bucket(max(map(len, prompts), default=1)))
 
         def begin(numbers: NDArray) -> State:
-            rows = self._admitted
-            inputs = padded([prompts[i] for i in numbers], ids[numbers], rows, s.pad_id, longest)
-            choices = s.choices(grammar, drafts, np.resize(numbers, rows))
-            inputs = s.on_devices((*inputs, np.uint32(seed)))
+            choices = s.choices(grammar, drafts, np.resize(numbers, shape[0]))
+            inputs = s.on_devices(s.inputs(prompts, ids, numbers, shape, seed))
             return self._begin(params, inputs, choices, stop_strings, settings=settings)
 
         out, queue = empty_samples(len(prompts), max_new_tokens, s.pad_id), list(range(len(prompts)))

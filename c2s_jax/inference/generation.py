@@ -15,9 +15,8 @@ from c2s_jax.cells.genes import gene_symbols
 from c2s_jax.cells.source import select_source
 from c2s_jax.data.ragged import offsets
 from c2s_jax.generation import Sampling
-from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.inquiry import Inquiry, choose_task, empty_lists
-from c2s_jax.inference.language_model import LanguageModel
+from c2s_jax.inference.language_model import BATCH_SIZE, LanguageModel
 from c2s_jax.inference.organisms import organism_of
 from c2s_jax.inference.prompting import Asker, choose_templates, constant, listed, shared
 from c2s_jax.inference.provenance import record

@@ -26,7 +26,6 @@ from c2s_jax.generation import (
     answer_tokens,
 )
 from c2s_jax.inference.adapters import Adapters
-from c2s_jax.inference.batches import BATCH_SIZE
 from c2s_jax.inference.card import ModelCard
 from c2s_jax.inference.pooling import Pooler
 from c2s_jax.models import Decoder, ModelConfig
@@ -34,6 +33,7 @@ from c2s_jax.text import GeneTokenTable, Tokenizer
 
 KEPT_FORMATTERS = 4
 DEFAULT_CONTEXT = 2048
+BATCH_SIZE = 16
 
 
 class LanguageModel(Adapters):

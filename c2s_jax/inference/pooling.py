@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from c2s_jax.inference.batches import BATCH_SIZE, by_length, padded
-from c2s_jax.parallel import activation_rules, batch_sharding, round_up
+from c2s_jax.data.by_length import by_length, padded
+from c2s_jax.parallel import activation_rules, batch_sharding, round_up, tokens_at_once
 
 Pooling = Literal["mean", "last"]
 
@@ -28,7 +28,7 @@ class Pooler:
     first.
     """
 
-    def __init__(self, graphdef: nnx.GraphDef, *, pad_id: int, mesh: Mesh, skip: int = 0, batch_size: int = BATCH_SIZE):
+    def __init__(self, graphdef: nnx.GraphDef, *, pad_id: int, mesh: Mesh, skip: int = 0, batch_size: int = 16):
         self.batch_size = round_up(batch_size, mesh)
         self._pad_id, self._mesh, self._rows = pad_id, mesh, batch_sharding(mesh)
         self._run = jax.jit(partial(_pool, graphdef, skip), static_argnames=("layer", "pooling"))
@@ -56,8 +56,9 @@ class Pooler:
             Called with the number of prompts done in each batch.
         """
         out: list[NDArray] = [np.empty(0)] * len(prompts)
-        for rows in by_length(prompts, self.batch_size):
-            batch = jax.device_put(padded([prompts[i] for i in rows], self.batch_size, self._pad_id), self._rows)
+        cut: Any = dict(tokens=tokens_at_once(self._mesh), parts=round_up(1, self._mesh))
+        for rows, shape in by_length([len(p) for p in prompts], self.batch_size, **cut):
+            batch = jax.device_put(padded([prompts[i] for i in rows], shape, self._pad_id), self._rows)
             with jax.set_mesh(self._mesh), activation_rules():
                 found = np.asarray(self._run(params, *batch, layer=layer, pooling=pooling))
             for place, row in enumerate(rows.tolist()):

@@ -2,7 +2,7 @@
 
 from c2s_jax.parallel.describe import describe, describe_state
 from c2s_jax.parallel.in_mesh import InMesh
-from c2s_jax.parallel.mesh import batch_parts, make_mesh, round_up
+from c2s_jax.parallel.mesh import batch_parts, make_mesh, round_up, tokens_at_once
 from c2s_jax.parallel.processes import end_without_the_others, first_process_first, start_processes
 from c2s_jax.parallel.rules import (
     ACTIVATION_RULES,
@@ -29,4 +29,5 @@ __all__ = [
     "round_up",
     "share_of_rows",
     "start_processes",
+    "tokens_at_once",
 ]

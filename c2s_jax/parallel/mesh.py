@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+CPU_TOKENS = 2048
 
 AXES = ("replica", "fsdp", "sequence", "tensor")
 
@@ -42,8 +46,45 @@ def round_up(rows: int, mesh: Mesh) -> int:
     return -(-rows // parts) * parts
 
 
+def tokens_at_once(mesh: Mesh) -> int | None:
+    """Tokens that a device reads in one pass at most; None where more cost nothing.
+
+    Activations of more tokens than that leave a processor's caches, which makes each token a third dearer and more.
+    """
+    return CPU_TOKENS if mesh.devices.flat[0].platform == "cpu" else None
+
+
 def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Build the mesh of ``mesh_sizes``, which see for errors, by default from all devices."""
+    """Build the mesh of ``mesh_sizes``, which see for errors, by default from all devices.
+
+    Axes follow the torus of a TPU slice where their sizes allow it, and are cut across it where not. Of several slices
+    each holds whole replicas, so that only gradients cross the data centre's network.
+
+    Raises
+    ------
+    ValueError
+        Several TPU slices, and ``replica`` is no multiple of their number.
+    """
     devices = list(devices or jax.devices())
-    sizes = tuple(mesh_sizes(shape, len(devices)).values())
-    return Mesh(mesh_utils.create_device_mesh(sizes, devices=devices), AXES)
+    sizes = mesh_sizes(shape, len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+    if sizes["replica"] % slices:
+        raise ValueError(
+            f"mesh: replica={sizes['replica']} on {slices} slices, which only the data centre's network joins: set "
+            f"mesh.replica={slices}, or a multiple of it"
+        )
+    return Mesh(_arranged(devices, tuple(sizes.values()), slices), AXES)
+
+
+def _arranged(devices: Sequence[jax.Device], sizes: tuple[int, ...], slices: int) -> NDArray:
+    within = (sizes[0] // slices, *sizes[1:])
+
+    def lay(**options: Any) -> NDArray:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(within, devices, **options)
+        return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1, 1), devices, **options)
+
+    try:
+        return lay()
+    except NotImplementedError:  # no side of the torus, and no product of sides, is as long as an axis
+        return lay(allow_split_physical_axes=True)

@@ -12,7 +12,6 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from c2s_jax.encoders import TextEncoder, load_text_encoder
-from c2s_jax.encoders.batches import length_buckets
 from c2s_jax.models.hub import UNWANTED, WANTED
 from tests.models.bert_checkpoints import make_bert, save_bert
 from tests.text.test_encoder_tokenizer import write_vocabulary
@@ -103,19 +102,6 @@ def test_another_models_tokenizer(encoder, tmp_path) -> None:
 
 def load_module(encoder: TextEncoder) -> nnx.Module:
     return nnx.merge(encoder.graphdef, encoder.params)
-
-
-def test_buckets_hold_every_row_once() -> None:
-    lengths = np.random.default_rng(0).integers(1, 513, 1000)
-    seen, shapes = [], set()
-    for rows, size in length_buckets(lengths, 512, 32):
-        assert len(rows) <= 32
-        assert (lengths[rows] <= size).all()
-        assert size == 16 or (lengths[rows] * 1.51 >= size).all()
-        seen += rows.tolist()
-        shapes.add(size)
-    assert sorted(seen) == list(range(1000))
-    assert len(shapes) <= 11
 
 
 def minilm() -> Path:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from c2s_jax.generation import Sampler, Samples, Sampling
 from c2s_jax.generation.decoding import Decoding, Settings, Vocabulary
-from c2s_jax.generation.sampler import padded
 from tests.generation.tiny import CONFIG, Teacher, TinyModel, distribution, one_device
 
 NEW, SAMPLES = 12, 3
@@ -48,13 +47,13 @@ def test_prompt_ids_stand_for_places(model: TinyModel, prompts: list[NDArray], s
 
 def decoding_bytes(model: TinyModel, samples: int, prompt: int) -> int:
     """Memory of the compiled decoding loop: its state, and what it takes besides."""
-    settings, inputs = Settings((), 0, NEW, Sampling(), samples), padded([np.ones(prompt, np.int32)], np.zeros(1), 1, 0)
+    settings = Settings((), 0, NEW, Sampling(), samples)
 
     def decoding(params: nnx.State) -> Decoding:
         return Decoding(nnx.merge(model[0], params), Vocabulary(), settings)
 
-    tokens, lengths, filler, ids = inputs
-    arguments = (tokens, lengths, filler, ids.astype(np.uint32), np.uint32(0))
+    tokens, lengths = np.ones((1, prompt), np.int32), np.full(1, prompt, np.int32)
+    arguments = (tokens, lengths, np.zeros(1, bool), np.zeros(1, np.uint32), np.uint32(0))
     state = jax.eval_shape(lambda params: decoding(params).begin(*map(jnp.asarray, arguments)), model[1])
     loop = jax.jit(lambda params, state: decoding(params).run(state)).lower(model[1], state).compile()
     memory = loop.memory_analysis()

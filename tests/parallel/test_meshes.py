@@ -242,3 +242,40 @@ def test_mesh_fills_the_open_axis() -> None:
 def test_bad_meshes(shape: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_mesh(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU chip as ``make_mesh`` sees it."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int
+    platform: str = "tpu"
+    device_kind: str = "TPU v5"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+def chips(torus: tuple[int, int, int], slices: int = 1) -> Any:
+    """Chips of some slices, in no good order."""
+    places = [(s, tuple(map(int, at))) for s in range(slices) for at in np.ndindex(torus)]
+    found = [Chip(i, coords, s) for i, (s, coords) in enumerate(places)]
+    return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+
+
+def test_slices_hold_whole_replicas() -> None:
+    """Devices that share parameters are never of two slices, which the data centre's network alone joins."""
+    for shape in ({"replica": 2, "fsdp": 8}, {"replica": 4, "fsdp": 2, "tensor": 2}):
+        mesh = make_mesh(shape, chips((2, 2, 2), slices=2))
+        assert len(set(mesh.devices.flat)) == 16
+        assert all(len({chip.slice_index for chip in replica.flat}) == 1 for replica in mesh.devices)
+    with pytest.raises(ValueError, match=r"replica=1 on 2 slices.*set mesh.replica=2, or a multiple"):
+        make_mesh({"fsdp": -1}, chips((2, 2, 2), slices=2))
+
+
+def test_axes_that_cut_the_torus() -> None:
+    """Eight replicas of eight chips in 4 × 4 × 4, of whose sides no two make eight."""
+    mesh = make_mesh({"replica": 8, "fsdp": 8}, chips((4, 4, 4)))
+    assert mesh.devices.shape == (8, 8, 1, 1)
+    assert len(set(mesh.devices.flat)) == 64
