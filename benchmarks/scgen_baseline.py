@@ -6,15 +6,16 @@
 
 scGen learns from the training cells of the run's corpus, expression as the corpus has it, ln(1 + x), and moves the
 control cells of each held-out condition's type by the treatment's vector, which other training cells have told it. The
-corpus and the model of the space "model" are the run's. Scored as the suite "perturbation" scores
+corpus and the model of the space "model" are the run's. Scored by the functions of the suite "perturbation"
 (docs/metrics.md); its ``control_cells`` and ``mean_shift`` are there again, so that the two can be held side by side.
 A sentence, for the model's embedding, names as many genes at most as the longest of the control cells. Prints JSON.
 """
 
 import argparse
+import contextlib
 import json
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from benchmarks._peer import Peer
-from c2s_jax import evaluate, metrics
+from c2s_jax import evaluate
 from c2s_jax.evaluation import Context, spaces
 from c2s_jax.evaluation.changes import change_metrics
 from c2s_jax.evaluation.context import dense_expression, principal, ranked
+from c2s_jax.evaluation.distances import distance_metrics
 from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed
 from c2s_jax.evaluation.sides import Cells, Embed, Side
 
@@ -46,7 +48,7 @@ class Question:
         labels = np.array([f"{t} · {p}" for t, p in zip(types, names)])
         self.context = context
         self.conditions = {str(c): (str(t), str(p)) for c, t, p in zip(labels, types, names)}
-        self.real = Side.of(Cells.stored(context, cells, rows), labels)
+        self.real = Side.of(Cells.stored(context, "test", rows), labels)
         controls = control_side(context, "test", self.conditions)
         if controls is None or controls.rows.keys() != self.conditions.keys():
             raise SystemExit("error: a held-out condition's type has no control cells")
@@ -71,21 +73,23 @@ class Question:
         parts, rows, n = [], {}, 0
         for condition, (_, treatment) in self.conditions.items():
             expression = moved[treatment][self.controls.rows[condition]]
-            parts.append(Cells(expression, ranked(expression, longest)))
+            parts.append(Cells(expression, ranked(expression, longest), self.controls.keys(condition)))
             rows[condition] = np.arange(n, n := n + len(expression))
         return Side(Cells.together(parts), rows)
 
-    def scores(self, side: Side) -> dict[str, Any]:
-        """Means over conditions: scFID in each space, W2 in principal components, agreement of the change."""
-        found: dict[str, Any] = {"scfid": {}}
-        for name, embed in self.spaces.items():
-            real, made = self.real.points(embed), side.points(embed)
-            found["scfid"][name] = float(np.mean([metrics.scfid(real[c], made[c]) for c in self.conditions]))
-            if name == "PCA":
-                distances = [metrics.wasserstein(real[c], made[c]) for c in self.conditions]
-                found["wasserstein"] = float(np.mean(distances))
-        change = change_metrics(self.real, {"it": side}, self.controls)["it"]
-        return found | {key: change[key] for key in ("pearson_delta", "pearson_delta_top", "de_overlap")}
+    def scores(self, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+        """Of each side: means over conditions with their intervals, in each space and of the change."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in sides}
+        for space, embed in self.spaces.items():
+            for name, scores in distance_metrics(self.real, sides, embed, 0).items():
+                found[name][space] = _means(scores, ("scfid", "wasserstein"))
+        for name, scores in change_metrics(self.real, sides, self.controls, 0).items():
+            found[name]["change"] = _means(scores, ("pearson_delta", "pearson_delta_top", "de_overlap"))
+        return found
+
+
+def _means(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {key: scores[key] for name in names for key in (name, f"{name}_ci")}
 
 
 def export(path: Path, log10: NDArray[np.float32], obs: Mapping[str, NDArray], names: tuple[str, ...]) -> None:
@@ -106,15 +110,16 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", default=["model"], help="as evaluation.more_spaces, docs/metrics.md")
     given = parser.parse_args()
     config = ConfigDict(json.loads((given.run / "config.json").read_text()))
-    context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run)))
+    with contextlib.redirect_stdout(sys.stderr):
+        context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run)))
     question = Question(context, given.spaces, config.evaluation.pca_components)
-    shifted = mean_shift(context, question.conditions, question.controls)
-    found = {"control_cells": question.scores(question.controls)}
-    found |= {"mean_shift": question.scores(shifted)} if shifted else {}
+    sides = {"control_cells": question.controls}
+    if shifted := mean_shift(context, question.conditions, question.controls):
+        sides["mean_shift"] = shifted
     peer, genes = Peer("_scgen_peer", python=given.python), context.corpus.genes.names
-    (control,) = set(control_names(context))
-    found["scGen"], began = [], time.monotonic()
     train, types = context.corpus.cells("train"), question.control_types()
+    (control,) = set(control_names(context).tolist())
+    told = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         obs = {field: train.fields(field) for field in ("cell_type", "perturbation")}
@@ -122,12 +127,13 @@ def main() -> None:
         obs = {"cell_type": types, "perturbation": np.full(len(types), control)}
         export(folder / "control.h5ad", question.controls.cells.expression, obs, genes)
         for seed in given.seeds:
-            told = peer("respond", folder=name, seed=seed, control=str(control), epochs=given.epochs)
+            called = f"scGen, seed {seed}"
+            told[called] = peer("respond", folder=name, seed=seed, control=control, epochs=given.epochs)
             asked = {treatment for _, treatment in question.conditions.values()}
             moved = {t: np.maximum(np.load(folder / f"{t}.npy") / LN10, 0) for t in asked}
-            found["scGen"].append(question.scores(question.answer(moved)) | told)
-    found |= {"held_out_cells": len(question.real.cells), "seconds": round(time.monotonic() - began, 1)}
-    print(json.dumps(found | {"versions": peer("about")}, indent=1))
+            sides[called] = question.answer(moved)
+    found = {name: scores | told.get(name, {}) for name, scores in question.scores(sides).items()}
+    print(json.dumps(found | {"held_out_cells": len(question.real.cells), "versions": peer("about")}, indent=1))
     peer.close()
 
 
