@@ -223,6 +223,7 @@ def check(config: ConfigDict, devices: int) -> None:
             raise ValueError(f"{key}={config[key]} must be at least 1")
     if config.lora.rank and not config.init_from:
         raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
+    model_config(config, vocab_size=config.model.vocab_size or 1)  # the tokenizer may have the last word on that
     check_products(config.products)
     _check_survival(config)
     if config.seed < 0:

@@ -5,6 +5,7 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +74,11 @@ def alone(workdir: str) -> Iterator[None]:
             raise ValueError(f"{workdir}: another process trains there; end it, or give another --workdir") from None
         except OSError:  # not every mounted bucket has locks
             pass
-        yield
+        try:
+            yield
+        finally:
+            if os.listdir(workdir) == [".lock"]:  # a run that was refused leaves nothing
+                shutil.rmtree(workdir)
 
 
 def claim(workdir: str, config: dict[str, Any]) -> None:

@@ -82,6 +82,7 @@ def test_wrong_type_names_the_key(parse, argument, capsys):
     [
         ("--config.optimizer.lerning_rate=1", "FATAL --config.optimizer.lerning_rate: no such key"),
         ("--config.steps=many", "config.steps"),
+        ("--config.model.remat=ful", "FATAL model.remat='ful' is not one of none, full"),
     ],
 )
 def test_command_stops_at_once(tmp_path, argument, said):
@@ -298,8 +299,11 @@ def test_one_process_a_workdir(tmp_path):
             pass
         with workdirs.alone(str(tmp_path / "other")):
             pass
+        (tmp_path / "new" / "run" / "config.json").touch()
     with workdirs.alone(workdir):
         pass
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["config.json"]
+    assert not (tmp_path / "other").exists()  # nothing was written there
 
 
 @pytest.mark.parametrize("key", ["corpus", "tokenizer"])
@@ -318,6 +322,14 @@ def test_unknown_bundled_data(tmp_path):
         workdirs.data_paths(config, str(tmp_path))
 
 
+def runnable():
+    """The defaults and a model."""
+    config = configs.base()
+    config.model.update(embed_dim=16, ffw_dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8)
+    config.model.query_pre_attn_scalar = 8.0
+    return config
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -330,10 +342,11 @@ def test_unknown_bundled_data(tmp_path):
         ({"transfer_guard": "deny"}, r"transfer_guard='deny' is not one of allow, log, disallow"),
         ({"guards.spike": "on"}, r"guards\.spike='on'"),
         ({"profile.steps": (3,)}, r"profile\.steps=\(3,\)"),
+        ({"model.num_layers": 0}, r"model\.num_layers is not given"),
     ],
 )
 def test_nonsense_is_refused(change, message):
-    config = configs.base()
+    config = runnable()
     configs.check(config, devices=1)
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
@@ -351,7 +364,7 @@ def test_a_bucket_is_no_folder():
 
 @pytest.mark.parametrize(("sequence", "seq_len"), [(2, 384), (-1, 1024), (0, 1024)])
 def test_rows_that_devices_cannot_share(sequence: int, seq_len: int) -> None:
-    config = configs.base()
+    config = runnable()
     config.mesh.sequence, config.data.seq_len = sequence, seq_len
     with pytest.raises(ValueError, match=rf"mesh\.sequence={sequence} must be 1, or .* of the data\.seq_len={seq_len}"):
         configs.check(config, devices=1)
