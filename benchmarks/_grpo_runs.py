@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 ROOT = Path(__file__).parent.parent
 SPENT = "processor_seconds.json"
 
@@ -22,12 +25,16 @@ class Runs:
         Gets ``corpus``, ``tokenizer.model`` and a workdir for each run.
     manifest
         Of the corpus, read if there is none yet.
+    first
+        Manifest of another corpus, of the SFT that all start from and of the tokenizer; by default the same.
     recipe
         Name of the configurations ``sft_<recipe>`` and ``grpo_<recipe>``.
     grpo
         Further flags of GRPO by its name, which begins the names of its workdirs; one name is "grpo".
     more
         Further flags of more SFT.
+    alike
+        All kinds of GRPO take as long as the first, so that its more SFT stands beside all.
     words
         Text files whose words should be pieces of the tokenizer.
     """
@@ -40,16 +47,20 @@ class Runs:
         *,
         grpo: Mapping[str, Sequence[str]],
         more: Sequence[str] = (),
+        alike: bool = False,
         words: Sequence[Path] = (),
+        first: Path | None = None,
     ):
         self.folder, self.recipe, self._grpo, self._more = folder, recipe, dict(grpo), list(more)
+        self._timed = self.names[:1] if alike else self.names
         self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer.model"
-        self._data = [f"--config.data.corpus={self.corpus}", f"--config.data.tokenizer={self.tokenizer}"]
-        if not self.corpus.exists():
-            self._run("data_pipeline.build", f"--manifest={manifest}", f"--output={self.corpus}")
+        self.first_corpus = folder / "first_corpus" if first else self.corpus
+        for source, corpus in ((manifest, self.corpus), (first or manifest, self.first_corpus)):
+            if not corpus.exists():
+                self._run("data_pipeline.build", f"--manifest={source}", f"--output={corpus}")
         if not self.tokenizer.exists():
             texts = [f"--texts={','.join(map(str, words))}"] if words else []
-            self._run("data_pipeline.tokenizer", f"--corpus={self.corpus}", f"--output={self.tokenizer}", *texts)
+            self._run("data_pipeline.tokenizer", f"--corpus={self.first_corpus}", f"--output={self.tokenizer}", *texts)
 
     def sft(self) -> Path:
         """The model that all start from."""
@@ -75,14 +86,15 @@ class Runs:
         self.sft()
         for seed, name in itertools.product(seeds if only != "sft" else (), self._grpo):
             self.grpo(seed, name)
-        for seed, name in itertools.product(seeds if only in (None, "runs") else (), self._grpo):
+        for seed, name in itertools.product(seeds if only in (None, "runs") else (), self._timed):
             self.more_sft(seed, name)
 
     def arms(self, seeds: Sequence[int]) -> dict[str, list[Path]]:
         """Workdirs to compare, by name."""
         found = {"SFT": [self.sft()]}
         for name in self._grpo:
-            found[f"more SFT, as {self.called(name)}"] = [self.more_sft(seed, name) for seed in seeds]
+            if name in self._timed:
+                found[f"more SFT, as {self.called(name)}"] = [self.more_sft(seed, name) for seed in seeds]
             found[self.called(name)] = [self.grpo(seed, name) for seed in seeds]
         return found
 
@@ -100,7 +112,9 @@ class Runs:
         if not (workdir / SPENT).exists():
             given = [f"--config.init_from={start}"] if start else []
             command = [f"--config=configs/{kind}_{self.recipe}.py", "--config.scale=small", f"--workdir={workdir}"]
-            spent = self._run("c2s_jax.train", *command, *self._data, *given, *flags)
+            corpus = self.corpus if start else self.first_corpus
+            data = [f"--config.data.corpus={corpus}", f"--config.data.tokenizer={self.tokenizer}"]
+            spent = self._run("c2s_jax.train", *command, *data, *given, *flags)
             (workdir / SPENT).write_text(json.dumps(spent))
         return workdir
 
@@ -131,6 +145,29 @@ def curve(workdir: Path, key: str) -> tuple[list[int], list[float]]:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     found = [(row["step"], row[key]) for row in rows if key in row]
     return [step for step, _ in found], [value for _, value in found]
+
+
+def interval(values: NDArray[np.float64], of: NDArray | None = None) -> dict[str, float]:
+    """Mean of values [N], its 95 % bootstrap interval and how many; groups ``of`` [N] are drawn whole, if given."""
+    of = np.arange(len(values)) if of is None else np.unique(of, return_inverse=True)[1]
+    sums, counts = np.bincount(of, values), np.bincount(of)
+    drawn = np.random.default_rng(0).integers(0, len(counts), (2_000, len(counts)))
+    low, high = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
+    """Markdown of what was measured, a row each; columns by title: key and format. A dict has an interval."""
+
+    def cell(value: Any, form: str) -> str:
+        if isinstance(value, Mapping):
+            return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
+        return "" if value is None else f"{value:{form}}"
+
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | {' | '.join(cell(row.get(key), form) for key, form in columns.values())} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(runs: Runs, seeds: Sequence[int], panels: dict[str, str], path: Path) -> None:

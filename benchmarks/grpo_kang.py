@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _kang
-from benchmarks._grpo_runs import ROOT, Runs, draw, seconds
+from benchmarks._grpo_runs import ROOT, Runs, draw, seconds, table
 from benchmarks._responses import Measure, write_cells
 from c2s_jax.data import Corpus
 
@@ -31,6 +31,14 @@ PANELS = {
     "train/entropy": "entropy of a token, nats",
     "grpo/genes_per_completion": "genes a cell",
 }
+COLUMNS = {
+    "reward": ("reward", ".4f"),
+    "scFID, interferon": ("scfid_interferon", ".3f"),
+    "scFID, other genes": ("scfid_other", ".3f"),
+    "spread": ("spread_interferon", ".3g"),
+    "MMD²": ("mmd", ".3g"),
+    "W2": ("wasserstein", ".3g"),
+} | {name: (name, ".3g") for name in ("valid", "unique", "distinct", "genes")}
 
 
 def start(folder: Path, data: Path, phases: int) -> Runs:
@@ -78,21 +86,6 @@ def measure(runs: Runs, seeds: list[int], genes: str) -> dict[str, Any]:
     return {"interferon_genes": len(found.inside), "held_out_cells": len(found.rows), "figures": figures}
 
 
-def table(figures: dict[str, Any]) -> str:
-    """Markdown."""
-    columns = ("spread_interferon", "mmd", "wasserstein", "valid", "unique", "distinct", "genes")
-    names = ["reward", "scFID, interferon", "scFID, other genes", "spread", "MMD²", "W2", "valid", "unique", "distinct"]
-    lines = [f"| | {' | '.join([*names, 'genes'])} |", "|---" * 11 + "|"]
-    for name, row in figures.items():
-        cells = [
-            f"{row[key]['mean']:.4f} ({row[key]['low']:.4f} to {row[key]['high']:.4f})"
-            for key in ("reward", "scfid_interferon", "scfid_other")
-        ]
-        cells += [f"{row[key]:.3g}" if key in row else "" for key in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,7 +102,7 @@ def main() -> None:
     if given.only:
         return
     found = measure(runs, given.seeds, f"{data.resolve() / _kang.SETS}:{_kang.INTERFERON}")
-    (runs.folder / "table.md").write_text(table(found["figures"]))
+    (runs.folder / "table.md").write_text(table(found["figures"], COLUMNS))
     draw(runs, given.seeds, PANELS, runs.folder / "curves.png")
     found |= {"versions": {n: version(n) for n in ("c2s_jax", "jax", "flax")}, "python": platform.python_version()}
     print(json.dumps(found | {"machine": f"{os.cpu_count()} cores"}, indent=1))
