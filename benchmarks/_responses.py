@@ -4,9 +4,8 @@ Cells are compared by log10 expression; that of a generated cell is read off the
 principal components of training cells. Every figure is the unweighted mean over held-out conditions (type, treatment).
 """
 
-import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from c2s_jax.data.chosen_genes import chosen_genes
 from c2s_jax.evaluation import Context
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.generation import generate_cells
+from c2s_jax.evaluation.resampled import Score
+from c2s_jax.evaluation.sides import named
 from c2s_jax.generation import Sampler, Sampling
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 
@@ -141,28 +142,42 @@ class Measure:
 
     def figures(self, sides: Sequence[Side], *, resamples: int = 500) -> dict[str, Any]:
         """Means over runs, with 95 % intervals over resampled cells, those of each run and condition apart."""
-        rewards = [x for side in sides for x in self.reward(side)]
-        found: dict[str, Any] = {"reward": interval(_mean, rewards, rewards, resamples=resamples)}
-        for name in COMPONENTS:
-            made = [x for side in sides for x in self.space(side, name)]
-            found[f"scfid_{name}"] = interval(_mean_scfid, self.space(self.real, name), made, resamples=resamples)
+        rewards = [self._reward(side, number, resamples) for number, side in enumerate(sides)]
+        scfid = {
+            name: [self._scfid(side, number, name, resamples) for number, side in enumerate(sides)]
+            for name in COMPONENTS
+        }
+        found: dict[str, Any] = {"reward": _interval(rewards)}
+        found |= {f"scfid_{name}": _interval(scores) for name, scores in scfid.items()}
         everything = [self._distances(side) for side in sides]
         found |= {key: float(np.mean([e[key] for e in everything])) for key in everything[0]}
         found["by_condition"] = {
             condition: {
-                "reward": float(np.mean([self.reward(side)[i].mean() for side in sides])),
-                "scfid_interferon": float(
-                    np.mean(
-                        [
-                            metrics.scfid(self.space(self.real, "interferon")[i], self.space(side, "interferon")[i])
-                            for side in sides
-                        ]
-                    )
-                ),
+                "reward": float(np.mean([scores[condition].value for scores in rewards])),
+                "scfid_interferon": float(np.mean([scores[condition].value for scores in scfid["interferon"]])),
             }
-            for i, condition in enumerate(self.conditions)
+            for condition in self.conditions
         }
         return found
+
+    def _reward(self, side: Side, number: int, resamples: int) -> dict[str, Score]:
+        """By condition."""
+        return {
+            condition: Score(float(x.mean()), _weights(f"{number} {condition}", len(x), resamples) @ x)
+            for condition, x in zip(self.conditions, self.reward(side))
+        }
+
+    def _scfid(self, side: Side, number: int, name: str, resamples: int) -> dict[str, Score]:
+        """By condition; the real cells are drawn alike for all runs."""
+        out = {}
+        for condition, real, made in zip(self.conditions, self.space(self.real, name), self.space(side, name)):
+            value, influence = metrics.scfid(real, made), metrics.scfid_influence(real, made)
+            drawn = (
+                _weights(f"real {condition}", len(real), resamples),
+                _weights(f"{number} {condition}", len(made), resamples),
+            )
+            out[condition] = Score(value, value + influence.resampled(*drawn))
+        return out
 
     def _distances(self, side: Side) -> dict[str, float]:
         """MMD, W2 and spread over all genes; validity and diversity of what was written."""
@@ -186,37 +201,13 @@ class Measure:
         return {key: float(value) for key, value in out.items()}
 
 
-def _mean_scfid(pairs: Sequence[tuple[NDArray, NDArray]]) -> float:
-    """Of real and generated cells of each condition and run, in float64."""
-    moments = [[(x.mean(0), np.cov(x, rowvar=False)) for x in pair] for pair in pairs]
-    return float(np.mean([metrics.frechet_distance(*real, *made) for real, made in moments]))
+def _weights(what: str, n: int, resamples: int) -> NDArray[np.float64]:
+    return metrics.cell_weights(named(what, np.arange(n)), resamples=resamples)
 
 
-def _mean(pairs: Sequence[tuple[NDArray, NDArray]]) -> float:
-    """Of the second of each pair."""
-    return float(np.mean([made.mean() for _, made in pairs]))
-
-
-def interval(
-    statistic: Callable[[Sequence[tuple[NDArray, NDArray]]], float],
-    real: Sequence[NDArray],
-    made: Sequence[NDArray],
-    *,
-    resamples: int,
-) -> dict[str, float]:
-    """A figure with its 95 % interval: cells of each condition, real and of each run, are drawn anew.
-
-    The percentile interval is shifted by the bias of resampling, which repeats cells and so moves distances up.
-    """
-    rng = np.random.default_rng(0)
-
-    def again(x: NDArray) -> NDArray:
-        return x[rng.integers(0, len(x), len(x))]
-
-    def value(sample: Callable[[NDArray], NDArray]) -> float:
-        drawn = [sample(x) for x in real]
-        return statistic([(a, sample(b)) for a, b in zip(itertools.cycle(drawn), made)])
-
-    found, values = value(lambda x: x), np.array([value(again) for _ in range(resamples)])
-    low, high = np.quantile(values, [0.025, 0.975]) - (values.mean() - found)
-    return {"mean": found, "low": float(low), "high": float(high)}
+def _interval(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
+    """Of the mean over runs and their conditions, cells drawn anew."""
+    every = [score for by_condition in scores for score in by_condition.values()]
+    mean = float(np.mean([score.value for score in every]))
+    low, high = metrics.shifted_interval(mean, np.mean([score.again for score in every], axis=0))
+    return {"mean": mean, "low": low, "high": high}
