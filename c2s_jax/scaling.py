@@ -8,6 +8,9 @@
     --held_out   so many of the largest runs are left out of the fit and predicted (1)
     --after      share of a run's tokens before which validations are not fitted (0.25)
 
+Runs that go on from another ladder, with all parameters or with adapters, are told together when they read the same:
+configs/scaling.py:64x4@runs/scaling,configs/scaling.py:64x4+lora@runs/scaling,...
+
 Held-out loss is the run's validation loss, on the same rows for every size, over all tasks and for each. Runs that are
 finished are not trained again, and one that was interrupted goes on. Fitted are L(N) after the last step, N without
 embeddings; L(D) of each run; and L(N, D) over all validations. Adapters (``lora.rank``) have laws of their own. Writes
@@ -29,9 +32,9 @@ from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
 from c2s_jax.aot.flops import training_flops_per_token
-from c2s_jax.config import differences, model_config
+from c2s_jax.config import differences, lora_config, model_config
 from c2s_jax.metrics.power_law import PowerLaw, band, bootstrap_power_law, fit_power_law
-from c2s_jax.models import make_model, num_parameters
+from c2s_jax.models import ModelConfig, lora, make_model, num_parameters
 from c2s_jax.report.curves import read_metrics
 from c2s_jax.report.scaling import Fitted, Rung, scaling_figure
 from c2s_jax.text import load_tokenizer
@@ -57,7 +60,7 @@ def train_ladder(configs: list[str], workdir: Path, settings: list[str]) -> list
 
 
 def name_of(config: str) -> str:
-    """``configs/scaling.py:64x4@runs/base`` → ``scaling_64x4_runs_base``."""
+    """``configs/scaling.py:64x4+lora@runs/base`` → ``scaling_64x4_lora_runs_base``."""
     file, _, argument = config.partition(":")
     return "_".join([Path(file).stem, *re.findall(r"[\w.]+", argument)])
 
@@ -78,6 +81,7 @@ def read_rung(folder: Path) -> Rung:
         vocab_size = load_tokenizer(workdirs.data_paths(config, str(folder))[1]).vocab_size
     architecture = model_config(config, vocab_size=vocab_size)
     model = nnx.eval_shape(lambda: make_model(architecture, nnx.Rngs(0)))
+    adapter = adapter_parameters(architecture, lora_config(config))
     tables = sum(int(np.prod(x.shape)) for x in embeddings(model))
     series = read_metrics(folder / "metrics.jsonl")
     steps = series[METRIC][0]
@@ -89,6 +93,7 @@ def read_rung(folder: Path) -> Rung:
         kind="LoRA" if config.lora.rank else "full",
         parameters=num_parameters(model) - tables,
         embedding_parameters=tables,
+        trained_parameters=adapter or num_parameters(model),
         tokens=places * useful,
         flops=float(places[-1] * flops),
         losses={name: values for name, (_, values) in series.items() if name.startswith(METRIC)},
@@ -99,6 +104,19 @@ def embeddings(model: nnx.Module) -> list[Any]:
     """Tables of token embeddings, in and out."""
     state = nnx.state(model, nnx.Param)
     return [x for path, x in nnx.to_flat_state(state) if any("embed" in str(p) or "head" in str(p) for p in path[:1])]
+
+
+def adapter_parameters(architecture: ModelConfig, adapter: lora.LoRAConfig | None) -> int:
+    """Parameters of an adapter alone; 0 without one."""
+    if adapter is None:
+        return 0
+
+    def make() -> nnx.Module:
+        model = make_model(architecture, nnx.Rngs(0))
+        lora.add(model, adapter, nnx.Rngs(0))
+        return model
+
+    return num_parameters(nnx.state(nnx.eval_shape(make), nnx.LoRAParam))
 
 
 def check_same(folders: list[Path]) -> None:
@@ -175,7 +193,8 @@ def report(folders: list[Path], workdir: Path, *, held_out: int, after: float) -
         figures[kind] = fit(chosen, held_out=held_out, after=after)
         out["laws"][kind] = {metric: f.to_json() for metric, f in figures[kind].items()}
         out["predictions"][kind] = predictions(chosen, figures[kind], held_out)
-    (workdir / "scaling.png").write_bytes(scaling_figure(rungs, figures, METRIC, held_out).png)
+    picture = scaling_figure(rungs, figures, METRIC, held_out=held_out, after=after)
+    (workdir / "scaling.png").write_bytes(picture.png)
     workdirs.write_json(str(workdir / "scaling.json"), out)
     return out
 

@@ -72,11 +72,20 @@ def test_the_small_shape_is_a_rung_of_the_ladder():
     assert model_config(config, vocab_size=100) == model_config(rung, vocab_size=100)
 
 
-def test_a_rung_and_its_adapter():
-    rung, adapter = load("scaling", "64x2"), load("scaling", "64x2@runs/ladder")
-    assert (adapter.init_from, adapter.lora.rank, rung.init_from) == ("runs/ladder/scaling_64x2", 8, "")
-    assert model_config(rung, vocab_size=9) == model_config(adapter, vocab_size=9)
-    assert rung.data == adapter.data
+def test_rungs_that_go_on_from_another_ladder():
+    rung, tuned, adapter = (load("scaling", f"64x2{how}") for how in ("", "@runs/ladder", "+lora@runs/ladder"))
+    assert (rung.init_from, tuned.init_from, adapter.init_from) == ("", *["runs/ladder/scaling_64x2"] * 2)
+    assert (rung.lora.rank, tuned.lora.rank, adapter.lora.rank) == (0, 0, 8)
+    assert model_config(rung, vocab_size=9) == model_config(tuned, vocab_size=9) == model_config(adapter, vocab_size=9)
+    assert tuned.data == adapter.data
+    assert not set(rung.data.tasks) & set(tuned.data.tasks)
+    assert all(tuned[key] == adapter[key] for key in ("steps", "batch_size", "validate_every", "validation_rows"))
+
+
+@pytest.mark.parametrize("size", ["64x2+lora", "64x2+full@runs/ladder"])
+def test_what_is_no_rung(size):
+    with pytest.raises(ValueError, match="is no rung: give 64x4, "):
+        load("scaling", size)
 
 
 def test_unknown_variant_of_the_spatial_recipe():

@@ -79,6 +79,9 @@ def test_adapters_have_a_law_of_their_own(ladder, tmp_path):
     worse = PowerLaw(2.5, (30.0, 900.0), (0.3, 0.5))
     adapters = [write_run(tmp_path / f"l{width}", width, rank=2, law=worse) for width in WIDTHS]
     found = scaling.report([*ladder, *adapters], tmp_path, held_out=1, after=0.2)
+    trained = {r["name"]: r["trained_parameters"] for r in found["runs"]}
+    each = sum(a + b for a, b in ((16, 16), (16, 8), (16, 8), (16, 16), (16, 48), (16, 48), (48, 16)))  # q k v o, MLP
+    assert (trained["w16"], trained["l16"]) == (100 * 16 + 24 * 16**2 + 2 * 4 * 16 + 16, 2 * 2 * each)
     last = {kind: told[0] for kind, told in found["predictions"].items()}
     assert last["LoRA"]["by_size"]["loss"] - last["full"]["by_size"]["loss"] == pytest.approx(0.5, abs=0.02)
 
@@ -126,7 +129,7 @@ class TestTraining:
 
     def test_names(self):
         assert scaling.name_of("configs/scaling.py") == "scaling"
-        assert scaling.name_of("configs/scaling.py:64x4@runs/base") == "scaling_64x4_runs_base"
+        assert scaling.name_of("configs/scaling.py:64x4+lora@runs/base") == "scaling_64x4_lora_runs_base"
 
     def test_the_same_twice(self, tmp_path):
         with pytest.raises(ValueError, match="names a run twice"):
