@@ -66,7 +66,8 @@ def richest_that_fits(config: ConfigDict, chips: int, report: Report, attempt: T
     """The policy of ``remat.POLICIES`` that keeps most and fits, and reports of what was compiled to know it.
 
     ``report`` is that of ``config`` itself, which fits. What a policy adds follows from shapes, so that the search
-    begins where it should end; it goes down from there until a step fits.
+    begins where it should end; it goes down from there until a step fits and computes less than that of ``config``.
+    Near a chip's capacity it may compute more: the compiler then makes values again by itself, and not the cheapest.
     """
     rows = config.batch_size / config.accumulate / chips
     before = kept_bytes(config, config.model.remat, rows)
@@ -79,7 +80,7 @@ def richest_that_fits(config: ConfigDict, chips: int, report: Report, attempt: T
             continue
         changes = {"model.remat": policy, "model.remat_scope": "layer"}
         reports.append(attempt(changed(config, changes)) | {"changes": as_flags(changes)})
-        if reports[-1]["fits"]:
+        if reports[-1]["fits"] and reports[-1]["mfu_bound_flops_only"] > report["mfu_bound_flops_only"]:
             return changes, reports
     return {"model.remat": config.model.remat}, reports
 
