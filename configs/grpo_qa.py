@@ -20,6 +20,7 @@ SMALL = PYTHIA_GRPO_SMALL | {
     f"data.mixture.{TASK}.max_genes": 8,
     f"data.mixture.{TASK}.min_cells": 2,
     f"data.mixture.{TASK}.max_cells": 2,
+    "evaluation.max_genes": 8,
     "grpo.num_generations": 16,
     "grpo.max_completion_length": 96,
     "checkpoint.every": 8,

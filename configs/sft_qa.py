@@ -21,6 +21,7 @@ SMALL = PYTHIA_TUNED_SMALL | {
     f"data.mixture.{TASK}.max_genes": 8,
     f"data.mixture.{TASK}.min_cells": 2,
     f"data.mixture.{TASK}.max_cells": 2,
+    "evaluation.max_genes": 8,
     "optimizer.warmup_steps": 20,
     "validation_rows": 16,
 }
