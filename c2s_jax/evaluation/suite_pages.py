@@ -37,6 +37,10 @@ TITLES = {
     "abstract": "Abstracts of data sets",
     "qa": "Answers to questions",
 }
+DISTRIBUTIONS = {
+    "in_distribution": ": of what training has seen",
+    "out_of_distribution": ": of what training has not seen",
+}
 _LINEAR = "Logistic regression sees the mean expression of the cells shown"
 CAPTIONS = {
     "spatial.niche_annotation": f"{_LINEAR}.",
@@ -99,8 +103,11 @@ def flags(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Suites by name; each task of the spatial suite counts as one, and so do the parts of the perturbation suite."""
+    """Suites by name; tasks of the spatial suite, and parts of the perturbation suite and of texts, count as such."""
     parts = {f"spatial.{task}": values for task, values in (metrics.get("spatial") or {}).items()}
+    for suite in TASK_OF:
+        sides = (metrics.get(suite) or {}).get("by_distribution", {})
+        parts |= {f"{suite}.{side}": values for side, values in sides.items()}
     perturbation = metrics.get("perturbation") or {}
     more = {"change": perturbation.get("change")} | perturbation.get("spaces", {})
     return dict(metrics) | parts | {f"perturbation.{name}": values for name, values in more.items() if values}
@@ -116,12 +123,18 @@ def shown(found: Mapping[str, Any]) -> list[str]:
 
 def kind(suite: str) -> str:
     """The key of ``COLUMNS``, ``TITLES`` and ``CAPTIONS`` that is for a suite."""
-    return SPACE if suite.startswith("perturbation.") and suite not in COLUMNS else suite
+    first = suite.partition(".")[0]
+    if first in TASK_OF:
+        return first
+    return SPACE if first == "perturbation" and suite not in COLUMNS else suite
 
 
 def title(suite: str) -> str:
     """The heading of a suite's table."""
-    return TITLES[kind(suite)] + (f", in the space {suite.partition('.')[2]}" if kind(suite) == SPACE else "")
+    part = suite.partition(".")[2]
+    if kind(suite) == SPACE:
+        return f"{TITLES[SPACE]}, in the space {part}"
+    return TITLES[kind(suite)] + DISTRIBUTIONS.get(part, "")
 
 
 def scrambles_of(suite: str, values: Any) -> dict[str, Any]:

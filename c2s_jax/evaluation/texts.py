@@ -1,6 +1,7 @@
 """Texts that the model writes about held-out cells: captions, abstracts, answers to questions (BERTScore)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,9 @@ def text_metrics(
     Beside the model: a training answer drawn at random (of the same tissue where the prompt's cells have one), the
     training answer nearest to all others in the mean, and, where a prompt has several references, one of them against
     the rest. Scrambles: the model's answers to prompts about something else, and the model asked again, with cells of
-    another unit (``shuffled_cells``) or with another question about the same cells (``shuffled_questions``). Prompts
-    about what training has seen (``in_distribution``: the data set, for captions the cluster) and about what it has not
-    are told apart, too.
+    another unit (``shuffled_cells``) or with another question about the same cells (``shuffled_questions``). Where
+    there are both, prompts about what training has seen (``in_distribution``: the data set, for captions the cluster)
+    and about what it has not are told apart, too, each beside its own baselines and scrambles (``by_distribution``).
 
     Parameters
     ----------
@@ -84,34 +85,32 @@ def text_metrics(
 
     answers = answered()
     scored = metrics.bertscore(answers, asked.references, encoder, layer=layer)
-    baselines = {
-        name: {"bertscore": float(f1(texts, asked.references).mean())}
-        for name, texts in (_baselines(asked, train, f1, seed) if train else {}).items()
-    }
+    by_rule = _baselines(asked, train, f1, seed) if train else {}
+    baselines = {name: f1(texts, asked.references) for name, texts in by_rule.items()}
     scrambled = {name: answered(draw) for name, draw in _scrambles(asked, suite, seed).items()}
     if (others := controls.elsewhere(asked.units, seed)) is not None:
         scrambled["shuffled_prompts"] = [answers[i] for i in others]
+    scrambles = {name: f1(texts, asked.references) for name, texts in scrambled.items()}
     several = [i for i, texts in enumerate(asked.references) if len(texts) > 1]
     references = {}
     if several:
         left_out = f1([asked.references[i][0] for i in several], [asked.references[i][1:] for i in several])
         references["another_reference"] = {"bertscore": float(left_out.mean())}
+    seen = np.isin(asked.units, _units(context.corpus, "train", suite))
+    parts = {"in_distribution": seen, "out_of_distribution": ~seen}
     return {
-        "bertscore": scored.mean,
         "precision": float(scored.precision.mean()),
         "recall": float(scored.recall.mean()),
-        "bertscore_ci": controls.interval(scored.f1, seed),
         "configuration": scored.configuration,
-        "n": len(answers),
         "exact": float(np.mean([a in refs for a, refs in zip(answers, asked.references)])),
-        "by_distribution": _by_distribution(scored.f1, np.isin(asked.units, _units(context.corpus, "train", suite))),
-        "baselines": baselines,
         "references": references,
-        "scrambles": {
-            name: controls.told({"bertscore": f1(texts, asked.references)}, seed, below={"bertscore": scored.f1})
-            for name, texts in scrambled.items()
-        },
         "samples": _samples(asked, answers, scored.f1),
+        **_told(scored.f1, baselines, scrambles, seed),
+        "by_distribution": {
+            name: _told(*_at(rows, scored.f1, baselines, scrambles), seed)
+            for name, rows in parts.items()
+            if 0 < rows.sum() < len(rows)
+        },
     }
 
 
@@ -176,9 +175,30 @@ def _baselines(asked: Asked, train: Asked, f1: Any, seed: int) -> dict[str, list
     return {"random_training_answer": drawn, "central_training_answer": [central] * len(asked.references)}
 
 
-def _by_distribution(f1: NDArray, seen: NDArray[np.bool_]) -> dict[str, Any]:
-    sides = {"in_distribution": seen, "out_of_distribution": ~seen}
-    return {name: {"bertscore": float(f1[at].mean()), "n": int(at.sum())} for name, at in sides.items() if at.any()}
+F1 = NDArray[np.float64]
+
+
+def _told(f1: F1, baselines: Mapping[str, F1], scrambles: Mapping[str, F1], seed: int) -> dict[str, Any]:
+    """The model's scores [N], those of rules and those of scrambles: means and intervals."""
+    below = {"bertscore": f1}
+    return controls.told(below, seed) | {
+        "n": len(f1),
+        "baselines": {name: controls.means({"bertscore": values}) for name, values in baselines.items()},
+        "scrambles": {
+            name: controls.told({"bertscore": values}, seed, below=below) for name, values in scrambles.items()
+        },
+    }
+
+
+def _at(
+    rows: NDArray[np.bool_], f1: F1, baselines: Mapping[str, F1], scrambles: Mapping[str, F1]
+) -> tuple[F1, dict[str, F1], dict[str, F1]]:
+    """Some of the prompts of all sides."""
+
+    def some(side: Mapping[str, F1]) -> dict[str, F1]:
+        return {name: values[rows] for name, values in side.items()}
+
+    return f1[rows], some(baselines), some(scrambles)
 
 
 def _samples(asked: Asked, answers: list[str], f1: NDArray) -> list[dict[str, Any]]:

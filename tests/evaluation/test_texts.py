@@ -134,9 +134,20 @@ def test_what_training_has_not_seen_is_told_apart(described, telling, monkeypatc
     new = np.array([unit.endswith(RARE) for unit in asked.units])
     assert 0 < new.sum() < 80
     answers = ["nothing" if unseen else r[0] for unseen, r in zip(new, asked.references)]
-    found = measure(telling, described, answers, "caption", 80)["by_distribution"]
-    assert found["in_distribution"] == {"bertscore": pytest.approx(1, abs=1e-6), "n": int((~new).sum())}
-    assert found["out_of_distribution"] == {"bertscore": 0, "n": int(new.sum())}
+    found = measure(telling, described, answers, "caption", 80)
+    inside, outside = (found["by_distribution"][f"{side}_distribution"] for side in ("in", "out_of"))
+    assert (inside["bertscore"], inside["n"]) == (pytest.approx(1, abs=1e-6), (~new).sum())
+    assert (outside["bertscore"], outside["n"]) == (0, new.sum())
+    assert inside["bertscore_ci"] == pytest.approx([1, 1], abs=1e-6)
+    for rule, scores in found["baselines"].items():
+        both = [part["baselines"][rule]["bertscore"] * part["n"] for part in (inside, outside)]
+        assert sum(both) / 80 == pytest.approx(scores["bertscore"])
+    # Over all prompts answers are better than those to other prompts; about what is new they are not, and that is said.
+    said = [text for text in suite_pages.flags({"caption": found}) if "prompts about something else" in text]
+    assert len(said) == 1
+    assert said[0].startswith("caption.out_of_distribution: bertscore 0.000 does not beat")
+    titles = [table.title for table in suite_pages.tables({"caption": found})]
+    assert titles[-1] == "Captions of clusters: of what training has not seen"
 
 
 def test_one_answer_to_everything_is_flagged(described, telling):
