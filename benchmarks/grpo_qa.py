@@ -7,7 +7,8 @@ Real questions and answers, but the cells are not the studies' (``_questions``):
 small model is tuned on some papers (``configs/sft_qa.py``); from it, for each seed, GRPO runs on others
 (``configs/grpo_qa.py``), or as much more SFT on these, in seconds of processor time. All answer the questions about
 further papers, greedily, also with the questions and with the cells of other papers. The encoder is a folder or a hub
-id of a BERT-shaped model. Intervals are over papers. Prints JSON; ``curves.png`` and ``table.md`` go into the folder.
+id of a BERT-shaped model; openpyxl reads the questions. Intervals are over papers. Prints JSON; ``curves.png`` and
+``table.md`` go into the folder.
 """
 
 import argparse
