@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 from flax import nnx
@@ -67,6 +68,16 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
     workdirs.write_json(os.path.join(workdir, "metrics.json"), metrics)
     summarize(metrics, workdir)
     return metrics
+
+
+def evaluate_at_end(config: Any, workdir: str, step: int, **model: Any) -> None:
+    """What a run does when its training ends: it is evaluated, once and if asked for, or says that it is finished."""
+    if not config.evaluation.at_end or os.path.exists(os.path.join(workdir, "metrics.json")):
+        workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
+    elif jax.process_count() > 1:
+        workdirs.say("Trained. Evaluation runs in one process: python -m c2s_jax.evaluate, with the same arguments")
+    else:
+        evaluate(config, workdir, **model)
 
 
 def open_context(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> Context:

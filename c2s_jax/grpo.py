@@ -3,22 +3,20 @@
 Phase by phase: sample completions of the next prompts, score them, update the weights that sampled them.
 """
 
-import os
 import time
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
 from c2s_jax.config import all_tasks, check, grpo_options, mixture, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PromptStream
-from c2s_jax.evaluate import evaluate
+from c2s_jax.evaluate import evaluate_at_end
 from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, reference_weights, start_state
-from c2s_jax.parallel import batch_sharding, describe_state, make_mesh
+from c2s_jax.parallel import describe_state, first_process_first, make_mesh, of_first_process, to_devices
 from c2s_jax.rl import make_logprobs, make_update
 from c2s_jax.rl.phase import Experience, Phases, health
 from c2s_jax.rl.rewards import Rewards, World
@@ -53,14 +51,16 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     # ---------------------------------------------------------------- devices
     mesh = make_mesh(config.mesh)
     check(config, devices=mesh.shape["replica"] * mesh.shape["fsdp"])
-    if jax.process_count() > 1:
-        raise ValueError('objective="grpo" runs in one process, with any number of devices')
     workdirs.claim(workdir, plain(config))
-    workdirs.say(f"Devices: {mesh.size} × {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
+    workdirs.say(
+        f"Devices: {mesh.size} × {jax.devices()[0].device_kind} of {jax.process_count()} processes, "
+        f"mesh {dict(mesh.shape)}"
+    )
     options = grpo_options(config)
 
     # ------------------------------------------------------ prompts and rewards
-    corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
+    with first_process_first("data"):
+        corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     prompts = PromptStream(
         corpus,
@@ -115,7 +115,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         rollout = phases.sample(state.eval_weights, number)
         clock.lap("rollout")
         # On their way on the device while the host computes rewards.
-        batches: list[dict[str, Any]] = on_mesh(rollout.batches, mesh)
+        batches: list[dict[str, Any]] = to_devices(rollout.batches, mesh)
         for batch in batches:
             more = {}
             if options.updates > 1:
@@ -127,7 +127,9 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         experience = phases.score(rollout, number)
         clock.lap("reward")
         watchdog.alive(f"updates of phase {number:,}")
-        batches = [batch | more for batch, more in zip(batches, on_mesh(experience.batches, mesh))]
+        # Rewards may differ between processes (times, random numbers): those of the first count.
+        scored = to_devices(of_first_process(experience.batches), mesh)
+        batches = [batch | more for batch, more in zip(batches, scored)]
         history = []
         for _ in range(options.num_iterations):
             for batch in batches:
@@ -163,10 +165,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         raise Preempted(f"Asked to end: step {step:,} is saved; the same command goes on from there.")
 
     # --------------------------------------------------------------- evaluate
-    if config.evaluation.at_end and not os.path.exists(os.path.join(workdir, "metrics.json")):
-        evaluate(config, workdir, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
-    else:
-        workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
+    evaluate_at_end(config, workdir, step, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
 
 
 class Clock:
@@ -189,11 +188,6 @@ class Clock:
         """Seconds of each part, and completion tokens/s of sampling and of updates."""
         rates = {f"grpo/{name}_tokens_per_second": tokens / self._laps[name] for name in ("rollout", "update")}
         return rates | {f"grpo/{name}_seconds": seconds for name, seconds in self._laps.items()}
-
-
-def on_mesh(batches: list[dict[str, np.ndarray]], mesh: Mesh) -> list[dict[str, jax.Array]]:
-    """Batches spread over the devices by rows."""
-    return jax.device_put(batches, batch_sharding(mesh))
 
 
 def check_gap(gap: float, limit: float, number: int) -> None:

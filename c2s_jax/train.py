@@ -5,7 +5,6 @@
 Run again with the same workdir, a killed run goes on from its last checkpoint; a finished one says so.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from c2s_jax.aot.chips import chip
 from c2s_jax.aot.flops import training_flops_per_token
 from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
-from c2s_jax.evaluate import evaluate
+from c2s_jax.evaluate import evaluate_at_end
 from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, start_state
 from c2s_jax.parallel import (
@@ -201,13 +200,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         raise Preempted(f"Asked to end: step {step:,} is saved; the same command goes on from there.")
 
     # --------------------------------------------------------------- evaluate
-    if config.evaluation.at_end and not os.path.exists(os.path.join(workdir, "metrics.json")):
-        if jax.process_count() > 1:
-            workdirs.say("Trained. Evaluation runs in one process: python -m c2s_jax.evaluate, with the same arguments")
-        else:
-            evaluate(config, workdir, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
-    else:
-        workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
+    evaluate_at_end(config, workdir, step, graphdef=plan.graphdef, params=state.eval_weights, mesh=mesh)
 
 
 def log_train(metrics: dict[str, jax.Array], task_names: list[str]) -> dict[str, float]:

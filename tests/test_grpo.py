@@ -6,12 +6,11 @@ import signal
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from c2s_jax import grpo
-from c2s_jax.config import base
-from tests.runs import CONFIG, Run, last_state, lines, saved_steps
+from tests.runs import CONFIG, Run, last_state, lines, saved_steps, start_processes
 
 PHASES = 6
 GRPO = """
@@ -36,7 +35,7 @@ def get_config():
 
 
 def marked(world):
-    """A reward that adds nothing, and notes which completions it was asked about."""
+    """A reward that adds nothing, unless in a second process, and notes which completions it was asked about."""
 
     def reward(completions):
         path = os.environ.get("C2S_TEST_MARKS")
@@ -44,7 +43,7 @@ def marked(world):
             with open(path, "a") as file:
                 file.write(json.dumps(completions.numbers.tolist()) + "\n")
             time.sleep(float(os.environ.get("C2S_TEST_DELAY", 0)))
-        return np.zeros(len(completions))
+        return np.random.default_rng(0).random(len(completions)) * bool(jax.process_index())
 
     return reward
 
@@ -93,14 +92,16 @@ def test_a_finished_run_says_so(configs, alone) -> None:
     assert "Finished" in again.output
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch) -> None:
-    """Before anything is written: processes would have to agree on completions and rewards."""
-    config = base()
-    config.objective, config.init_from = "grpo", "RUN"
-    monkeypatch.setattr(grpo.jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="one process, with any number of devices"):
-        grpo.train(config, str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
+def test_two_processes_are_one_with_two_devices(configs, tmp_path) -> None:
+    """Also where rewards differ between processes, as those of ``marked`` do here."""
+    run = Run(configs[1], tmp_path / "one", devices=2)
+    assert run.end() == 0, run.output
+    for run in start_processes(configs[1], tmp_path / "two", 2):
+        assert run.end() == 0, run.output
+    one, two = phases(tmp_path / "one"), phases(tmp_path / "two")
+    assert [line["step"] for line in two] == [2 * (i + 1) for i in range(PHASES)]
+    for name in ("grpo/reward", "grpo/length", "train/loss", "train/kl", "train/gradient_norm"):
+        np.testing.assert_allclose([x[name] for x in two], [x[name] for x in one], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_killed_while_sampling_scoring_and_updating(configs, alone, tmp_path, monkeypatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from numpy.typing import ArrayLike, NDArray
 
 from c2s_jax.data.by_length import by_length, padded
@@ -15,7 +15,7 @@ from c2s_jax.generation.decoding import Choices, Settings, Vocabulary, program
 from c2s_jax.generation.drafts import Followed, GeneDrafts
 from c2s_jax.generation.sampling import Sampling
 from c2s_jax.generation.stop_strings import StopStrings
-from c2s_jax.parallel import InMesh, batch_sharding, round_up
+from c2s_jax.parallel import InMesh, from_devices, round_up, to_devices
 
 
 class Samples(NamedTuple):
@@ -151,11 +151,11 @@ class Sampler:
         self.check(grammar, drafts, len(prompts))
         out = empty_samples(len(prompts) * n, max_new_tokens, self.pad_id)
         for chosen, shape in by_length([len(p) for p in prompts], at_once):
-            on_devices = self.on_devices(self.inputs(prompts, ids, chosen, shape, seed))
+            on_devices = to_devices(self.inputs(prompts, ids, chosen, shape, seed), self.mesh)
             choices = self.choices(grammar, drafts, np.resize(chosen, at_once))
             result = self.program(params, on_devices, choices, drafts, stop_strings, settings=settings)
             rows = (chosen[:, None] * n + np.arange(n)).reshape(-1)
-            for column, values in zip(out, jax.device_get(result)):
+            for column, values in zip(out, from_devices(result)):
                 column[rows] = values[: len(rows)]
             if progress:
                 progress(len(chosen))
@@ -190,11 +190,6 @@ class Sampler:
         tokens, lengths = padded([prompts[i] for i in chosen], shape, self.pad_id)
         filler = np.arange(shape[0]) >= len(chosen)
         return tokens, lengths, filler, np.resize(ids[chosen], shape[0]), np.uint32(seed)
-
-    def on_devices(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Arrays of rows spread over the devices, the seed on all."""
-        whole = NamedSharding(self.mesh, PartitionSpec())
-        return jax.device_put(inputs, tuple(batch_sharding(self.mesh) if np.ndim(x) else whole for x in inputs))
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

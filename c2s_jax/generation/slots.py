@@ -18,7 +18,7 @@ from c2s_jax.generation.sampler import Sampler, Samples, check_prompts, empty_sa
 from c2s_jax.generation.sampling import Sampling
 from c2s_jax.generation.stop_strings import StopStrings
 from c2s_jax.models.cache import Cache, KeyValues, LayerCache
-from c2s_jax.parallel import InMesh, round_up
+from c2s_jax.parallel import InMesh, from_devices, round_up, to_devices
 
 
 class SlotSampler:
@@ -70,7 +70,7 @@ class SlotSampler:
 
         def begin(numbers: NDArray) -> State:
             choices = s.choices(grammar, drafts, np.resize(numbers, shape[0]))
-            inputs = s.on_devices(s.inputs(prompts, ids, numbers, shape, seed))
+            inputs = to_devices(s.inputs(prompts, ids, numbers, shape, seed), s.mesh)
             return self._begin(params, inputs, choices, stop_strings, settings=settings)
 
         out, queue = empty_samples(len(prompts), max_new_tokens, s.pad_id), list(range(len(prompts)))
@@ -88,7 +88,7 @@ class SlotSampler:
             assert state is not None
             choices = s.choices(grammar, drafts, np.zeros(1, np.int64))
             state = self._run(params, state, choices, drafts, stop_strings, settings=settings, passes=self._passes)
-            finished = np.flatnonzero(np.asarray(state.done) & (owner >= 0))
+            finished = np.flatnonzero(from_devices(state.done) & (owner >= 0))
             _collect(out, state, finished, owner[finished])
             owner[finished] = -1
             if progress and len(finished):
@@ -99,8 +99,9 @@ class SlotSampler:
 def _collect(out: Samples, state: State, rows: NDArray, prompts: NDArray) -> None:
     """Copy answers to the host."""
     if len(rows):
-        for column, values in zip(out, (state.tokens, state.logprobs, state.lengths, state.stopped, state.passes)):
-            column[prompts] = np.asarray(values)[rows]
+        answers = from_devices((state.tokens, state.logprobs, state.lengths, state.stopped, state.passes))
+        for column, values in zip(out, answers):
+            column[prompts] = values[rows]
 
 
 def _programs(graphdef: nnx.GraphDef) -> tuple[Callable[..., State], Callable[..., State]]:

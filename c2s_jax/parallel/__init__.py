@@ -12,6 +12,7 @@ from c2s_jax.parallel.rules import (
     parameter_shardings,
     share_of_rows,
 )
+from c2s_jax.parallel.shared import from_devices, of_first_process, to_devices
 
 __all__ = [
     "ACTIVATION_RULES",
@@ -24,10 +25,13 @@ __all__ = [
     "describe_state",
     "end_without_the_others",
     "first_process_first",
+    "from_devices",
     "make_mesh",
+    "of_first_process",
     "parameter_shardings",
     "round_up",
     "share_of_rows",
     "start_processes",
+    "to_devices",
     "tokens_at_once",
 ]
