@@ -22,7 +22,7 @@ from c2s_jax import grpo, workdirs
 from c2s_jax.aot.chips import chip
 from c2s_jax.aot.flops import training_flops_per_token
 from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
-from c2s_jax.data import Augmentation, Corpus, Formatter, PackedRows, batches
+from c2s_jax.data import Augmentation, Corpus, Formatter, MissingData, PackedRows, batches
 from c2s_jax.evaluate import evaluate_at_end
 from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, start_state
@@ -102,8 +102,14 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         missing="skip" if all_tasks(config) else "error",
         **packing,
     )
-    validation_rows = PackedRows(corpus, "validation", tasks, formatter, seed=0, missing="skip", **packing)
     workdirs.say("\n".join(["Training rows: " + rows.describe()[0], *rows.describe()[1:]]))
+    validation_rows = None
+    try:
+        validation_rows = PackedRows(corpus, "validation", tasks, formatter, seed=0, missing="skip", **packing)
+    except MissingData as reason:
+        if config.checkpoint.keep_best:
+            raise ValueError(f"checkpoint.keep_best={config.checkpoint.keep_best} needs validation: {reason}") from None
+        workdirs.say(f"No validation: {reason}")
 
     # ------------------------------------------------------------------ model
     schedule = make_schedule(config)
@@ -180,7 +186,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
             bar.set_postfix_str(progress_figures(scalars))
             writer.write(step, scalars)
         validated = None
-        if step % config.validate_every == 0 or last:
+        if validation_rows is not None and (step % config.validate_every == 0 or last):
             watchdog.alive(f"validation after step {step:,}")
             with meter.outside():
                 params = state.eval_weights

@@ -18,6 +18,8 @@ from c2s_jax.evaluation import annotation, generation
 from c2s_jax.parallel import make_mesh
 from c2s_jax.text import load_tokenizer
 from c2s_jax.training import Checkpoints
+from data_pipeline.assemble import build_corpus
+from data_pipeline.sources import BUNDLED
 
 STEPS = 6
 EVERY = 2
@@ -82,7 +84,7 @@ def copy(finished, tmp_path) -> Path:
 def evaluated(monkeypatch) -> list[dict]:
     """What evaluation was called with, instead of evaluating."""
     calls: list[dict] = []
-    monkeypatch.setattr(train, "evaluate", lambda config, workdir, **kwargs: calls.append(kwargs))
+    monkeypatch.setattr(evaluate, "evaluate", lambda config, workdir, **kwargs: calls.append(kwargs))
     return calls
 
 
@@ -119,6 +121,28 @@ def strict(text: str):
         raise ValueError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def all_train(config, tmp_path_factory) -> ConfigDict:
+    """Of a corpus that holds no cells back for validation."""
+    corpus = tmp_path_factory.mktemp("no_validation") / "corpus"
+    build_corpus([BUNDLED["pbmc68k_reduced"]()], corpus, split=(0.8, 0.0, 0.2), stratify="cell_type", seed=0)
+    return changed(config, data__corpus=str(corpus), evaluation__at_end=False, steps=3)
+
+
+class TestNoValidation:
+    def test_it_is_said_and_training_goes_on(self, all_train, tmp_path, capsys):
+        train.train(all_train, str(tmp_path / "run"))
+        assert "No validation" in capsys.readouterr().out
+        written = lines(tmp_path / "run")
+        assert [x["step"] for x in written if "train/loss" in x] == [1, 2, 3]
+        assert not [x for x in written if "validation/loss" in x]
+
+    def test_the_best_checkpoint_cannot_be_told_without(self, all_train, tmp_path):
+        config = changed(all_train, checkpoint__keep_best=1, checkpoint__every=3)
+        with pytest.raises(ValueError, match="checkpoint.keep_best=1 needs validation"):
+            train.train(config, str(tmp_path / "run"))
 
 
 class TestRun:

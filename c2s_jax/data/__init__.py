@@ -1,6 +1,7 @@
 """From a corpus on disk to packed batches."""
 
 from c2s_jax.data.augment import Augmentation
+from c2s_jax.data.contexts.base import MissingData
 from c2s_jax.data.corpus import CellSource, Corpus
 from c2s_jax.data.formatting import Formatter
 from c2s_jax.data.mixture import Mixture, MixtureTask
@@ -14,6 +15,7 @@ __all__ = [
     "CellSource",
     "Corpus",
     "Formatter",
+    "MissingData",
     "Mixture",
     "MixtureTask",
     "PackedRows",

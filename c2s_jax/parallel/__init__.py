@@ -2,7 +2,7 @@
 
 from c2s_jax.parallel.describe import describe, describe_state
 from c2s_jax.parallel.in_mesh import InMesh
-from c2s_jax.parallel.mesh import batch_parts, make_mesh, round_up, tokens_at_once
+from c2s_jax.parallel.mesh import batch_parts, make_mesh, micro_batches, round_up, tokens_at_once
 from c2s_jax.parallel.processes import end_without_the_others, first_process_first, start_processes
 from c2s_jax.parallel.rules import (
     ACTIVATION_RULES,
@@ -27,6 +27,7 @@ __all__ = [
     "first_process_first",
     "from_devices",
     "make_mesh",
+    "micro_batches",
     "of_first_process",
     "parameter_shardings",
     "round_up",

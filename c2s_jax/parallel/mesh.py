@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 CPU_TOKENS = 2048
+CPU_TRAINED_TOKENS = 1024  # whose activations wait for the backward pass
 
 AXES = ("replica", "fsdp", "sequence", "tensor")
 
@@ -52,6 +53,18 @@ def tokens_at_once(mesh: Mesh) -> int | None:
     Activations of more tokens than that leave a processor's caches, which makes each token a third dearer and more.
     """
     return CPU_TOKENS if mesh.devices.flat[0].platform == "cpu" else None
+
+
+def micro_batches(mesh: Mesh, shape: tuple[int, ...], accumulate: int) -> int:
+    """Parts in which a batch of rows [B, T] is trained on: ``accumulate``; on processors more, so that caches hold one.
+
+    Parts have the same number of rows of every device.
+    """
+    if mesh.devices.flat[0].platform != "cpu":
+        return accumulate
+    rows = shape[0] // round_up(1, mesh)
+    parts = [n for n in range(accumulate, rows + 1, accumulate) if rows % n == 0]
+    return next((n for n in parts if rows // n * shape[1] <= CPU_TRAINED_TOKENS), max(parts, default=accumulate))
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from c2s_jax.models import Decoder
 from c2s_jax.ops import constrain, token_logprobs
-from c2s_jax.parallel import InMesh
+from c2s_jax.parallel import InMesh, micro_batches
 from c2s_jax.rl.loss import token_loss
 from c2s_jax.rl.options import GRPOOptions
 from c2s_jax.training import TrainState
@@ -47,11 +47,12 @@ def completion_logprobs(
 
 
 def make_logprobs(graphdef: nnx.GraphDef, mesh: Mesh, options: GRPOOptions, *, vocab_size: int, parts: int) -> InMesh:
-    """Build ``(weights, batch) -> float32 [R, K]``; the batch is taken in ``parts``, one after the other."""
+    """Build ``(weights, batch) -> float32 [R, K]``; the batch is taken in ``parts`` at least, one after the other."""
 
     def run(weights: nnx.State, batch: Batch) -> jax.Array:
         model = nnx.merge(graphdef, weights)
-        found = jax.lax.map(lambda part: completion_logprobs(model, part, options, vocab_size)[0], cut(batch, parts))
+        micro = cut(batch, micro_batches(mesh, batch["tokens"].shape, parts))
+        found = jax.lax.map(lambda part: completion_logprobs(model, part, options, vocab_size)[0], micro)
         return jnp.swapaxes(found, 0, 1).reshape(batch["completions"].shape)
 
     return InMesh(jax.jit(run), mesh)
@@ -71,7 +72,7 @@ def make_update(
 
     The batch holds what ``Packing.batches`` gives (``sampled`` are log-probabilities of the sampler) and, float32
     [R, K], ``weights`` and ``advantages``; where a phase has several steps ``old``, and with ``beta`` ``reference``. It
-    is taken in ``accumulate`` parts, whose gradients add up.
+    is taken in ``accumulate`` parts at least, see ``micro_batches``, whose gradients add up.
     """
 
     def gradients(state: TrainState, batch: Batch) -> Any:
@@ -82,10 +83,11 @@ def make_update(
         return sums, grads
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        if accumulate == 1:
+        parts = micro_batches(mesh, batch["tokens"].shape, accumulate)
+        if parts == 1:
             sums, grads = gradients(state, batch)
         else:
-            micro = cut(batch, accumulate)
+            micro = cut(batch, parts)
             shapes = jax.eval_shape(gradients, state, jax.tree.map(lambda x: x[0], micro))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             sums, grads = jax.lax.scan(

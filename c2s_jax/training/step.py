@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh
+from c2s_jax.parallel import InMesh, micro_batches
 from c2s_jax.training.guards import guard_counts
 from c2s_jax.training.state import TrainState, all_weights
 
@@ -41,9 +41,9 @@ def make_train_step(
 ) -> InMesh:
     """Build ``(state, batch) -> (state, metrics)``: the state is donated, metrics stay on device.
 
-    With ``accumulate`` > 1 the batch is cut into that many micro-batches; loss sums and weights are added over all
-    of them and divided once, so that the gradient is that of the whole batch whatever the cut. Dropout is on when
-    ``dropout_seed`` is given, keyed by it and the step.
+    The batch is cut into ``accumulate`` micro-batches, on processors more (``micro_batches``); loss sums and weights
+    are added over all of them and divided once, so that the gradient is that of the whole batch whatever the cut.
+    Dropout is on when ``dropout_seed`` is given, keyed by it, the step and the micro-batch.
     """
 
     update = optax.with_extra_args_support(optimizer).update
@@ -56,10 +56,11 @@ def make_train_step(
         return sums, grads
 
     def accumulated(state: TrainState, batch: Batch, key: jax.Array | None) -> Any:
-        if accumulate == 1:
+        parts = micro_batches(mesh, batch["tokens"].shape, accumulate)
+        if parts == 1:
             return grads_of(state, batch, key)
         # Strided, so that each micro-batch has rows of every device.
-        micro = {k: jnp.swapaxes(v.reshape(-1, accumulate, *v.shape[1:]), 0, 1) for k, v in batch.items()}
+        micro = {k: jnp.swapaxes(v.reshape(-1, parts, *v.shape[1:]), 0, 1) for k, v in batch.items()}
 
         def add(carry: Any, xs: Any) -> Any:
             index, part = xs
@@ -67,7 +68,7 @@ def make_train_step(
             return jax.tree.map(jnp.add, carry, grads_of(state, part, part_key)), None
 
         zeros = (jnp.zeros((2, n_tasks)), jax.tree.map(jnp.zeros_like, state.params))
-        return jax.lax.scan(add, zeros, (jnp.arange(accumulate), micro))[0]
+        return jax.lax.scan(add, zeros, (jnp.arange(parts), micro))[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(dropout_seed), state.step) if dropout_seed is not None else None

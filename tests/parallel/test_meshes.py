@@ -23,6 +23,7 @@ from c2s_jax.parallel import (
     describe,
     describe_state,
     make_mesh,
+    micro_batches,
     parameter_shardings,
     share_of_rows,
 )
@@ -35,6 +36,26 @@ MESHES = [  # more of them, without an optimizer, in test_every_mesh
     {"replica": 4, "tensor": 2},
     {"fsdp": 2, "sequence": 2, "tensor": 2},
 ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "accumulate", "devices", "parts"),
+    [
+        ((16, 256), 1, 1, 4),  # 1,024 tokens
+        ((16, 256), 2, 1, 4),
+        ((16, 256), 8, 1, 8),  # never fewer than asked for
+        ((12, 300), 2, 1, 4),  # divides the rows and is a multiple of what is asked for
+        ((16, 256), 1, 4, 1),
+        ((8, 4096), 1, 2, 4),  # a row of every device
+    ],
+)
+def test_processors_take_a_batch_in_parts(shape, accumulate, devices, parts) -> None:
+    assert micro_batches(make_mesh({"fsdp": devices}, jax.devices()[:devices]), shape, accumulate) == parts
+
+
+def test_accelerators_take_a_batch_as_it_is() -> None:
+    mesh: Any = SimpleNamespace(devices=np.array([SimpleNamespace(platform="tpu")]), shape={"replica": 1, "fsdp": 1})
+    assert micro_batches(mesh, (64, 8192), 2) == 2
 
 
 @dataclasses.dataclass
