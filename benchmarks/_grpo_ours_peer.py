@@ -32,7 +32,7 @@ class Ours:
             prompts=w.PROMPTS, num_generations=w.GROUP, max_completion_length=w.NEW, beta=beta, loss_type="grpo"
         )
         mesh = make_mesh({"fsdp": 1})
-        model = from_hf(folder / "model", attention_chunk=64)
+        model = from_hf(folder / "model", attention_chunk=64, remat="dots")
         config = base()
         config.steps = 1_000_000
         config.optimizer.update(learning_rate=w.LEARNING_RATE, warmup_steps=0, weight_decay=0.0, clip_norm=w.CLIP_NORM)

@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
     "model.sliding_window": 128,
     "model.attention_chunk": 128,
     "model.dtype": "float32",
-    "model.remat": "none",
+    "model.remat": "dots",
     "optimizer.learning_rate": 1.5e-3,
     "optimizer.warmup_steps": 40,
     "optimizer.weight_decay": 0.1,
@@ -50,7 +50,7 @@ PYTHIA_SMALL: dict[str, Any] = {
     "model.num_layers": 4,
     "model.num_heads": 4,
     "model.dtype": "float32",
-    "model.remat": "none",
+    "model.remat": "dots",
     "model.attention_chunk": 128,
 }
 PYTHIA_TUNED_SMALL = PYTHIA_SMALL | {

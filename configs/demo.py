@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
         query_pre_attn_scalar=32.0,
         sliding_window=64,
         attention_chunk=128,
+        remat="dots",
     )
     config.optimizer.update(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1)
 
