@@ -42,6 +42,7 @@ def get_config(size: str = "64x4") -> ConfigDict:
         query_pre_attn_scalar=width / 4,
         sliding_window=128,
         attention_chunk=128,
+        remat="dots",
     )
     config.optimizer.update(learning_rate=RATE / width**0.5, warmup_steps=30, final_fraction=1.0)
     config.data.tasks = TUNED_TASKS if ladder else TASKS
