@@ -39,7 +39,7 @@ CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 TOPOLOGY: Any = flags.DEFINE_string("topology", None, f"Slice to compile for: {topology.HELP}.")
 ROWS = flags.DEFINE_integer("rows", None, "Rows a chip; sets config.batch_size.", lower_bound=1)
 TOKENS = flags.DEFINE_float("tokens", None, "Tokens of the corpus, for days; by default steps × batch_size × seq_len.")
-TUNE = flags.DEFINE_bool("tune", False, "Also find the remat policy that keeps most and fits.")
+TUNE = flags.DEFINE_bool("tune", False, "Also find the fastest remat policy that fits.")
 XLA_FLAGS = flags.DEFINE_string("xla_flags", None, 'Compiler flags\' file, or "none"; by default launch/xla_flags.txt.')
 JSON = flags.DEFINE_string("json", None, "Write the report here, too.")
 
@@ -93,7 +93,7 @@ def advise(config: ConfigDict, devices: list[jax.Device], tokens: float, first: 
 
     changes: search.Changes | None
     if first["fits"]:
-        changes, variants = search.richest_that_fits(config, len(devices), first, attempt)
+        changes, variants = search.fastest_that_fits(config, len(devices), first, attempt)
     else:
         changes, variants = search.first_that_fits(config, len(devices), attempt)
     return {"advice": search.as_flags(changes) if changes else None, "variants": variants}

@@ -1,4 +1,4 @@
-"""Which change of a run's settings makes its step fit, and which fitting one computes least again."""
+"""Which change of a run's settings makes its step fit, and which fitting one is fastest."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -62,15 +62,17 @@ def first_that_fits(config: ConfigDict, chips: int, attempt: Try) -> tuple[Chang
     return None, reports
 
 
-def richest_that_fits(config: ConfigDict, chips: int, report: Report, attempt: Try) -> tuple[Changes, list[Report]]:
-    """The policy of ``remat.POLICIES`` that keeps most and fits, and reports of what was compiled to know it.
+def fastest_that_fits(config: ConfigDict, chips: int, report: Report, attempt: Try) -> tuple[Changes, list[Report]]:
+    """The policy of ``remat.POLICIES`` with the shortest step that fits, and reports of what was compiled to know it.
 
     ``report`` is that of ``config`` itself, which fits. What a policy adds follows from shapes, so that the search
-    begins where it should end; it goes down from there until a step fits and computes less than that of ``config``.
-    Near a chip's capacity it may compute more: the compiler then makes values again by itself, and not the cheapest.
+    begins at the one that keeps most and should fit, and goes down. It ends at one whose arithmetic takes all its time:
+    those that keep less compute more. It goes on below one that HBM or the interconnect slow down, and below one near a
+    chip's capacity with which the compiler makes values again by itself, and not the cheapest.
     """
     rows = config.batch_size / config.accumulate / chips
     before = kept_bytes(config, config.model.remat, rows)
+    best, changes = report, {"model.remat": config.model.remat}
     reports: list[Report] = []
     for policy in reversed(remat.POLICIES):
         if policy == config.model.remat:
@@ -78,11 +80,14 @@ def richest_that_fits(config: ConfigDict, chips: int, report: Report, attempt: T
         expected = report["hbm_bytes_per_chip"] + kept_bytes(config, policy, rows) - before
         if expected > report["hbm_capacity_bytes"]:
             continue
-        changes = {"model.remat": policy, "model.remat_scope": "layer"}
-        reports.append(attempt(changed(config, changes)) | {"changes": as_flags(changes)})
-        if reports[-1]["fits"] and reports[-1]["mfu_bound_flops_only"] > report["mfu_bound_flops_only"]:
-            return changes, reports
-    return {"model.remat": config.model.remat}, reports
+        tried = {"model.remat": policy, "model.remat_scope": "layer"}
+        found = attempt(changed(config, tried)) | {"changes": as_flags(tried)}
+        reports.append(found)
+        if found["fits"] and found["step_seconds_estimate"] < best["step_seconds_estimate"]:
+            best, changes = found, tried
+            if found["step_seconds_estimate"] == found["bounds_seconds"]["compute"]:
+                break
+    return changes, reports
 
 
 def kept_bytes(config: ConfigDict, policy: str, rows: float) -> float:
