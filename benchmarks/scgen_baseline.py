@@ -32,7 +32,7 @@ from c2s_jax.evaluation import Context, spaces
 from c2s_jax.evaluation.changes import change_metrics
 from c2s_jax.evaluation.context import dense_expression, principal, ranked
 from c2s_jax.evaluation.distances import distance_metrics
-from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed
+from c2s_jax.evaluation.perturbed import control_names, control_side, moved_controls, perturbed
 from c2s_jax.evaluation.sides import Cells, Embed, Side
 
 LN10 = np.float32(np.log(10))
@@ -114,8 +114,7 @@ def main() -> None:
         context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run)))
     question = Question(context, given.spaces, config.evaluation.pca_components)
     sides = {"control_cells": question.controls}
-    if shifted := mean_shift(context, question.conditions, question.controls):
-        sides["mean_shift"] = shifted
+    sides |= moved_controls(context, question.conditions, question.controls)
     peer, genes = Peer("_scgen_peer", python=given.python), context.corpus.genes.names
     train, types = context.corpus.cells("train"), question.control_types()
     (control,) = set(control_names(context).tolist())

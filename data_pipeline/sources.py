@@ -161,7 +161,7 @@ def combined(perturbation: str, separator: str, control: str = "") -> str:
     Parts that are the control say nothing and are left out ("ctrl+IFNB" is "IFNB"), unless there is no other.
     """
     parts = sorted({part.strip() for part in perturbation.split(separator)} - {""})
-    return " + ".join(part for part in parts if part != control) or (control if parts else "")
+    return fmt.COMBINED.join(part for part in parts if part != control) or (control if parts else "")
 
 
 def check_fields(names: Iterable[str]) -> None:

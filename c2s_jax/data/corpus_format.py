@@ -32,6 +32,9 @@ FIELDS = (
 )
 """Text fields of a cell; "" where unknown."""
 
+COMBINED = " + "
+"""Between the perturbations that a cell got at once, in alphabetical order."""
+
 GROUP_FIELDS = ("donor", "tissue")
 """Cells of one data set that agree in these form a group (a sample)."""
 

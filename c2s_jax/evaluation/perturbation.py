@@ -13,7 +13,14 @@ from c2s_jax.evaluation.context import Context, dense_expression, principal
 from c2s_jax.evaluation.controls import elsewhere
 from c2s_jax.evaluation.distances import distance_metrics
 from c2s_jax.evaluation.generation import generate_cells
-from c2s_jax.evaluation.perturbed import control_names, control_side, mean_shift, perturbed, training_sides, untreated
+from c2s_jax.evaluation.perturbed import (
+    control_names,
+    control_side,
+    moved_controls,
+    perturbed,
+    training_sides,
+    untreated,
+)
 from c2s_jax.evaluation.sides import Cells, Side, named
 from c2s_jax.generation import Sampling
 
@@ -43,10 +50,11 @@ def perturbation_metrics(
     control cells, see ``change_metrics``.
 
     Beside the model: control cells of the type, the same moved by the mean change under the perturbation in training
-    (``mean_shift``), all perturbed cells of the type whatever the perturbation, and the training cells nearest to the
-    condition's control cells. Scramble: the same prompts with the name of another held-out perturbation or, where there
-    is a single one, of the control (``control_name``). References: other real cells of the condition, and real cells
-    through their own sentences. None where no perturbed cells are held out.
+    (``mean_shift``) and, for combinations, by the sum of those under its parts (``additive``), all perturbed cells of
+    the type whatever the perturbation, and the training cells nearest to the condition's control cells. Scramble: the
+    same prompts with the name of another held-out perturbation or, where there is a single one, of the control
+    (``control_name``). References: other real cells of the condition, and real cells through their own sentences. None
+    where no perturbed cells are held out.
 
     Parameters
     ----------
@@ -86,13 +94,12 @@ def perturbation_metrics(
         **training_sides(context, conditions, pca.transform(train), control),
     }
     controls = control_side(context, split, conditions, control)
-    moved = controls and mean_shift(context, conditions, controls, control)
-    if moved:
-        sides["mean_shift"] = moved
+    moved = moved_controls(context, conditions, controls, control) if controls else {}
+    sides |= moved
     if export:
         obs = {"perturbation": names, "cell_type": types}
         _export(context, split, control, folder, export, real.expression, made.expression, obs, pca)
-    sets = spaces.most_moved(context.corpus, list(moved.shift.values()) if moved else [])
+    sets = spaces.most_moved(context.corpus, list(moved["mean_shift"].shift.values()) if moved else [])
     more = spaces.further(context, train, more_spaces, sets, components=components)
     there = Side.of(real, labels)
     found = _beside(distance_metrics(there, sides, lambda some: pca.transform(some.expression), seed))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
+from c2s_jax.data.corpus_format import COMBINED
 from c2s_jax.data.ragged import evenly
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.profiles import training_profiles
@@ -88,19 +89,29 @@ def training_sides(context: Context, conditions: Conditions, space: NDArray, con
     }
 
 
-def mean_shift(context: Context, conditions: Conditions, controls: Side, control: str = "") -> Side | None:
-    """Control cells of each condition's type, moved by the mean change under its perturbation in training.
+def moved_controls(context: Context, conditions: Conditions, controls: Side, control: str = "") -> dict[str, Side]:
+    """Control cells of each condition's type, moved by what training says of its perturbation.
 
-    A perturbation that training lacks moves by the mean over all; None where training has no control cells, or no
-    perturbed ones.
+    ``mean_shift``: by the mean change under it; one that training lacks moves by the mean over all. ``additive``: where
+    it is a combination, by the sum of the mean changes under its parts; conditions whose parts training has not all
+    alone are left out. Nothing where training has no control cells, or no perturbed ones.
     """
     train = context.corpus.cells("train")
     treated, there = perturbed(context, train, control), untreated(context, train, control)
     if not treated.any() or not there.any():
-        return None
+        return {}
     shift = training_profiles(train, treated, there, len(context.corpus.genes)).shift
-    moved = shift.of(np.array([conditions[name][1] for name in controls.rows]))
-    return Side(controls.cells, controls.rows, dict(zip(controls.rows, moved)))
+    names = {condition: conditions[condition][1] for condition in controls.rows}
+    parts = {condition: np.array(name.split(COMBINED)) for condition, name in names.items()}
+    moves = {
+        "mean_shift": dict(zip(names, shift.of(np.array(list(names.values()))))),
+        "additive": {c: shift.of(p).sum(0) for c, p in parts.items() if len(p) > 1 and shift.knows(p).all()},
+    }
+    return {
+        side: Side(controls.cells, {condition: controls.rows[condition] for condition in by}, by)
+        for side, by in moves.items()
+        if by
+    }
 
 
 def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -71,6 +71,7 @@ NAMES = {
     "perturbation_mean": "mean profile of the perturbation",
     "cell_line_mean": "mean treated profile of the line",
     "mean_shift": "control + mean change under the perturbation",
+    "additive": "control + mean changes under the parts of the combination",
     "perturbed_cells": "cells under any perturbation",
     "nearest_training_cell": "nearest training cell",
     "majority": "majority answer",

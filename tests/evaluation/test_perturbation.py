@@ -15,7 +15,7 @@ from c2s_jax.encoders import load_cell_encoder
 from c2s_jax.evaluation import controls, perturbation, spaces, suite_pages, suites
 from c2s_jax.evaluation.context import dense_expression, sentences_of
 from c2s_jax.evaluation.embedding import Embedder
-from c2s_jax.evaluation.perturbed import control_side, perturbed, training_sides, untreated
+from c2s_jax.evaluation.perturbed import control_side, moved_controls, perturbed, training_sides, untreated
 from c2s_jax.generation import Sampling
 from tests.evaluation.conftest import Perturbed
 from tests.models.scgpt_oracle import Reference, write_folder
@@ -282,6 +282,20 @@ def test_distances_in_further_spaces(context, repeating, tmp_path):
     assert "Cells generated under a perturbation, in the space set 1" in tables
     assert "the 30 genes of set 1" in tables["Cells generated under a perturbation, in the space set 1"].caption
     assert any(flag.startswith("perturbation.FIRST: scfid") for flag in suite_pages.flags({"perturbation": found}))
+
+
+def test_combinations_move_by_the_sum_of_their_parts(corpus, repeating):
+    """Those whose parts training has."""
+    world = repeating(treated_rows(corpus))
+    names = {"both": "IFN-beta + drug", "half": "drug + other", "one": "drug", "two": "IFN-beta"}
+    conditions = {condition: ("CD19+ B", name) for condition, name in names.items()}
+    controls = control_side(world, "test", conditions)
+    moved = moved_controls(world, conditions, controls)
+    single, summed = moved["mean_shift"], moved["additive"]
+    assert list(summed.rows) == ["both"]
+    np.testing.assert_allclose(summed.shift["both"], single.shift["one"] + single.shift["two"])
+    np.testing.assert_allclose(single.shift["both"], single.shift["half"])  # the mean over all
+    assert np.abs(summed.shift["both"] - single.shift["both"]).max() > 0.1
 
 
 def test_the_sets_that_perturbations_move_most():
