@@ -16,34 +16,38 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compile_table import GIB, Row, compiled
+from benchmarks.compile_table import GIB, Row, compiled, header
 from c2s_jax.aot.search import kept_bytes
 from c2s_jax.models import remat
 
 TOPOLOGIES = ("v4-128", "v5e-256", "v5p-128", "v6e-256")
-POLICIES = tuple(remat.POLICIES)
+
+
+def report(row: Row, folder: Path) -> dict[str, Any]:
+    """Of a row; ends the program where it does not compile."""
+    found = compiled(row, folder)
+    if found is None:
+        sys.exit(f"error: {row.name} did not compile, see above")
+    return found
 
 
 def most_rows(size: str, topology: str, policy: str, folder: Path) -> int:
     """Rows of 8,192 tokens a chip that fit under a policy; 0 where one does not."""
     config = importlib.import_module(f"configs.{size}").get_config()
 
-    def report(rows: int, policy: str = policy) -> dict[str, Any]:
-        found = compiled(Row(size, topology, rows, (f"--config.model.remat={policy}",)), folder)
-        if found is None:
-            sys.exit(f"error: {size} on {topology} with {policy} at {rows} rows a chip did not compile, see above")
-        return found
+    def at(rows: int, policy: str = policy) -> dict[str, Any]:
+        return report(Row(size, topology, rows, (f"--config.model.remat={policy}",)), folder)
 
-    one, two = report(1, "full"), report(2, "full")
+    one, two = at(1, "full"), at(2, "full")
     if not one["fits"]:
         return 0
     room = one["hbm_capacity_bytes"] - one["hbm_bytes_per_chip"]
     a_row = two["hbm_bytes_per_chip"] - one["hbm_bytes_per_chip"] if two["fits"] else room
     more = kept_bytes(config, policy, 1)
     rows = max(1, int((room - more) / (a_row + more)) + 1)
-    while rows and not report(rows)["fits"]:
+    while rows and not at(rows)["fits"]:
         rows -= 1
-    while rows and report(rows + 1)["fits"]:
+    while rows and at(rows + 1)["fits"]:
         rows += 1
     return rows
 
@@ -51,18 +55,16 @@ def most_rows(size: str, topology: str, policy: str, folder: Path) -> int:
 def tokens(size: str, topology: str, folder: Path) -> dict[str, int]:
     """Tokens a chip by policy; a policy that keeps more than one that does not fit one row is not compiled."""
     found: dict[str, int] = {}
-    for policy in POLICIES:
+    for policy in remat.POLICIES:
         found[policy] = 8192 * most_rows(size, topology, policy, folder) if all(found.values()) else 0
     return found
 
 
 def chosen(size: str, topology: str, folder: Path) -> dict[str, Any]:
     """The report of what ``--tune`` chooses."""
-    report = compiled(Row(size, topology, 1, ("--tune",)), folder)
-    if report is None:
-        sys.exit(f"error: {size} on {topology} did not compile, see above")
-    variants = {variant["changes"]: variant for variant in report["variants"]}
-    return variants.get(report["advice"], report) | {"tried": [v["remat"] for v in report["variants"]]}
+    first = report(Row(size, topology, 1, ("--tune",)), folder)
+    variants = {variant["changes"]: variant for variant in first["variants"]}
+    return variants.get(first["advice"], first) | {"tried": [v["remat"] for v in first["variants"]]}
 
 
 def chosen_line(size: str, topology: str, r: dict[str, Any]) -> str:
@@ -71,10 +73,6 @@ def chosen_line(size: str, topology: str, r: dict[str, Any]) -> str:
     cells.append(f"{r['hbm_bytes_per_chip'] / GIB:.1f} of {r['hbm_capacity_bytes'] / GIB:.1f}")
     cells += [f"{r['mfu_bound_flops_only']:.1%}", f"{r['mfu_xla_cycles']:.1%}", f"{r['step_seconds_estimate']:.2f}"]
     return "| " + " | ".join(cells) + " |"
-
-
-def header(*titles: str) -> None:
-    print("\n| " + " | ".join(titles) + " |\n|" + "---|" * len(titles), flush=True)
 
 
 def main() -> None:
@@ -88,7 +86,7 @@ def main() -> None:
     steps = [(size, t) for size in options.sizes for t in TOPOLOGIES if options.match in t]
     found: dict[str, dict[str, Any]] = {f"{size} {topology}": {} for size, topology in steps}
     if options.only in (None, "tokens"):
-        header("model", "slice", *(f"`{policy}`" for policy in POLICIES))
+        header("model", "slice", *(f"`{policy}`" for policy in remat.POLICIES))
         for size, topology in steps:
             counts = found[f"{size} {topology}"]["tokens"] = tokens(size, topology, options.out)
             cells = [size.upper(), topology, *(f"{n:,}" for n in counts.values())]
@@ -97,8 +95,8 @@ def main() -> None:
         titles = ("GiB a chip", "MFU bound, FLOPs only", "by XLA's cycles", "s a step, at best")
         header("model", "slice", "chosen", "tried and refused", *titles)
         for size, topology in steps:
-            report = found[f"{size} {topology}"]["chosen"] = chosen(size, topology, options.out)
-            print(chosen_line(size, topology, report), flush=True)
+            best = found[f"{size} {topology}"]["chosen"] = chosen(size, topology, options.out)
+            print(chosen_line(size, topology, best), flush=True)
     print(json.dumps(found))
 
 

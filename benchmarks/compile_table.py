@@ -100,12 +100,16 @@ def line(row: Row, report: dict) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def header(*titles: str) -> None:
+    """Begin a table in Markdown."""
+    print("\n| " + " | ".join(titles) + " |\n|" + "---|" * len(titles), flush=True)
+
+
 def table(rows: list[Row], folder: Path) -> None:
     """Compile and print."""
     head = ["model", "slice", "rows a chip", "trained", "remat", "mlp_chunks", "GiB a chip"]
     head += ["MaxText's peak", "difference", "its sum", "difference"] if rows[0].theirs else []
-    head += ["MFU bound, FLOPs only", "by XLA's cycles", "s a step, at best"]
-    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
+    header(*head, "MFU bound, FLOPs only", "by XLA's cycles", "s a step, at best")
     for row in rows:
         if report := compiled(row, folder):
             print(line(row, report), flush=True)

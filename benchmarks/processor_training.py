@@ -23,11 +23,9 @@ from c2s_jax.report.curves import read_metrics
 
 ROOT = Path(__file__).parents[1]
 WHOLE = "from c2s_jax.parallel import mesh; mesh.CPU_TRAINED_TOKENS = 1 << 40"
-TRAIN = (
-    "import sys; from c2s_jax import train; from absl import app; app.run(train.main, flags_parser=train.parse_flags)"
-)
+TRAIN = "from absl import app; from c2s_jax import train; app.run(train.main, flags_parser=train.parse_flags)"
 GRPO = """
-import statistics, sys, tempfile
+import statistics, tempfile
 from pathlib import Path
 from benchmarks import _grpo_ours_peer, grpo_speed
 folder = Path(tempfile.mkdtemp())

@@ -113,8 +113,8 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run)))
     question = Question(context, given.spaces, config.evaluation.pca_components)
-    sides = {"control_cells": question.controls}
-    sides |= moved_controls(context, question.conditions, question.controls)
+    controls = question.controls
+    sides = {"control_cells": controls, **moved_controls(context, question.conditions, controls)}
     peer, genes = Peer("_scgen_peer", python=given.python), context.corpus.genes.names
     train, types = context.corpus.cells("train"), question.control_types()
     (control,) = set(control_names(context).tolist())

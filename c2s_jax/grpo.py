@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
@@ -16,7 +17,7 @@ from c2s_jax.data import Augmentation, Corpus, Formatter, PromptStream
 from c2s_jax.evaluate import evaluate_at_end
 from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, reference_weights, start_state
-from c2s_jax.parallel import describe_state, first_process_first, make_mesh, of_first_process, to_devices
+from c2s_jax.parallel import describe_devices, describe_state, first_process_first, make_mesh, to_devices
 from c2s_jax.rl import make_logprobs, make_update
 from c2s_jax.rl.phase import Experience, Phases, health
 from c2s_jax.rl.rewards import Rewards, World
@@ -52,10 +53,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     mesh = make_mesh(config.mesh)
     check(config, devices=mesh.shape["replica"] * mesh.shape["fsdp"])
     workdirs.claim(workdir, plain(config))
-    workdirs.say(
-        f"Devices: {mesh.size} × {jax.devices()[0].device_kind} of {jax.process_count()} processes, "
-        f"mesh {dict(mesh.shape)}"
-    )
+    workdirs.say(describe_devices(mesh))
     options = grpo_options(config)
 
     # ------------------------------------------------------ prompts and rewards
@@ -128,7 +126,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         clock.lap("reward")
         watchdog.alive(f"updates of phase {number:,}")
         # Rewards may differ between processes (times, random numbers): those of the first count.
-        scored = to_devices(of_first_process(experience.batches), mesh)
+        scored = to_devices(multihost_utils.broadcast_one_to_all(experience.batches), mesh)
         batches = [batch | more for batch, more in zip(batches, scored)]
         history = []
         for _ in range(options.num_iterations):

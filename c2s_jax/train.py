@@ -28,6 +28,7 @@ from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, start_state
 from c2s_jax.parallel import (
     batch_sharding,
+    describe_devices,
     describe_state,
     end_without_the_others,
     first_process_first,
@@ -79,10 +80,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     check(config, devices=mesh.shape["replica"] * mesh.shape["fsdp"])
     workdirs.claim(workdir, plain(config))
     rows_on_mesh = batch_sharding(mesh)
-    workdirs.say(
-        f"Devices: {mesh.size} × {jax.devices()[0].device_kind} of {jax.process_count()} processes, "
-        f"mesh {dict(mesh.shape)}"
-    )
+    workdirs.say(describe_devices(mesh))
 
     # ------------------------------------------------------------------- data
     with first_process_first("data"):

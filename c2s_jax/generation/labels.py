@@ -16,7 +16,7 @@ from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.generation.decoding import Vocabulary
 from c2s_jax.generation.sampler import check_prompts
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh, batch_sharding, round_up, tokens_at_once
+from c2s_jax.parallel import InMesh, round_up, to_devices, tokens_at_once
 
 
 class LabelScores(NamedTuple):
@@ -125,13 +125,12 @@ class LabelScorer:
         """
         check_prompts(prompts, None)
         tokens, lengths = _label_arrays(labels, max(1, self.rows // self.batch_size), self.pad_id)
-        whole, spread = NamedSharding(self.mesh, PartitionSpec()), batch_sharding(self.mesh)
-        on_all = jax.device_put((tokens, lengths), whole)
+        on_all = jax.device_put((tokens, lengths), NamedSharding(self.mesh, PartitionSpec()))
         out = np.zeros((len(prompts), len(labels)), np.float32)
         cut: Any = dict(tokens=tokens_at_once(self.mesh), parts=round_up(1, self.mesh))
         for chosen, shape in by_length([len(p) for p in prompts], self.batch_size, **cut):
             inputs = padded([prompts[i] for i in chosen], shape, self.pad_id)
-            found = self._run(params, *jax.device_put(inputs, spread), *on_all)
+            found = self._run(params, *to_devices(inputs, self.mesh), *on_all)
             out[chosen] = np.asarray(found)[: len(chosen), : len(labels)]
             if progress:
                 progress(len(chosen))

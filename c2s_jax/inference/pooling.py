@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from c2s_jax.data.by_length import by_length, padded
-from c2s_jax.parallel import activation_rules, batch_sharding, round_up, tokens_at_once
+from c2s_jax.parallel import activation_rules, round_up, to_devices, tokens_at_once
 
 Pooling = Literal["mean", "last"]
 
@@ -30,7 +30,7 @@ class Pooler:
 
     def __init__(self, graphdef: nnx.GraphDef, *, pad_id: int, mesh: Mesh, skip: int = 0, batch_size: int = 16):
         self.batch_size = round_up(batch_size, mesh)
-        self._pad_id, self._mesh, self._rows = pad_id, mesh, batch_sharding(mesh)
+        self._pad_id, self._mesh = pad_id, mesh
         self._run = jax.jit(partial(_pool, graphdef, skip), static_argnames=("layer", "pooling"))
 
     def __call__(
@@ -58,7 +58,7 @@ class Pooler:
         out: list[NDArray] = [np.empty(0)] * len(prompts)
         cut: Any = dict(tokens=tokens_at_once(self._mesh), parts=round_up(1, self._mesh))
         for rows, shape in by_length([len(p) for p in prompts], self.batch_size, **cut):
-            batch = jax.device_put(padded([prompts[i] for i in rows], shape, self._pad_id), self._rows)
+            batch = to_devices(padded([prompts[i] for i in rows], shape, self._pad_id), self._mesh)
             with jax.set_mesh(self._mesh), activation_rules():
                 found = np.asarray(self._run(params, *batch, layer=layer, pooling=pooling))
             for place, row in enumerate(rows.tolist()):

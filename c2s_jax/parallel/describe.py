@@ -19,6 +19,12 @@ def describe(params: nnx.State, shardings: nnx.State) -> str:
     return _aligned(list(_rows(abstract)))
 
 
+def describe_devices(mesh: Mesh) -> str:
+    """A line on the devices of a run."""
+    kind = mesh.devices.flat[0].device_kind
+    return f"Devices: {mesh.size} × {kind} of {jax.process_count()} processes, mesh {dict(mesh.shape)}"
+
+
 def describe_state(state: Any, mesh: Mesh) -> str:
     """Table of a training state (``training.TrainState``), abstract or real: its parameters, then the sum of each part.
 

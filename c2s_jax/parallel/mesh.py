@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh
 from numpy.typing import NDArray
@@ -65,6 +66,11 @@ def micro_batches(mesh: Mesh, shape: tuple[int, ...], accumulate: int) -> int:
     rows = shape[0] // round_up(1, mesh)
     parts = [n for n in range(accumulate, rows + 1, accumulate) if rows % n == 0]
     return next((n for n in parts if rows // n * shape[1] <= CPU_TRAINED_TOKENS), max(parts, default=accumulate))
+
+
+def cut_rows(batch: dict[str, jax.Array], parts: int) -> dict[str, jax.Array]:
+    """Columns [B, ...] -> [parts, B / parts, ...], strided so that each part has rows of every device."""
+    return {name: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for name, x in batch.items()}
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from numpy.typing import NDArray
 
 from c2s_jax.parallel.rules import batch_sharding
 
@@ -30,18 +29,4 @@ def to_devices(tree: Any, mesh: Mesh) -> Any:
 
 def from_devices(tree: Any) -> Any:
     """Whole NumPy arrays on every process, whichever devices hold the rows. All processes have to call it."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def of_first_process(tree: Any) -> Any:
-    """The arrays that process 0 has, of shapes and dtypes that are the same on all. All processes have to call it."""
-    if jax.process_count() == 1:
-        return tree
-    found: Any = multihost_utils.broadcast_one_to_all(tree)
-    return jax.tree.map(_as_given, found, tree)
-
-
-def _as_given(found: Any, given: NDArray) -> NDArray:
-    return np.asarray(found, dtype=given.dtype)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from c2s_jax.models import Decoder
 from c2s_jax.ops import constrain, token_logprobs
-from c2s_jax.parallel import InMesh, micro_batches
+from c2s_jax.parallel import InMesh, cut_rows, micro_batches
 from c2s_jax.rl.loss import token_loss
 from c2s_jax.rl.options import GRPOOptions
 from c2s_jax.training import TrainState
@@ -51,7 +51,7 @@ def make_logprobs(graphdef: nnx.GraphDef, mesh: Mesh, options: GRPOOptions, *, v
 
     def run(weights: nnx.State, batch: Batch) -> jax.Array:
         model = nnx.merge(graphdef, weights)
-        micro = cut(batch, micro_batches(mesh, batch["tokens"].shape, parts))
+        micro = cut_rows(batch, micro_batches(mesh, batch["tokens"].shape, parts))
         found = jax.lax.map(lambda part: completion_logprobs(model, part, options, vocab_size)[0], micro)
         return jnp.swapaxes(found, 0, 1).reshape(batch["completions"].shape)
 
@@ -87,7 +87,7 @@ def make_update(
         if parts == 1:
             sums, grads = gradients(state, batch)
         else:
-            micro = cut(batch, parts)
+            micro = cut_rows(batch, parts)
             shapes = jax.eval_shape(gradients, state, jax.tree.map(lambda x: x[0], micro))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             sums, grads = jax.lax.scan(
@@ -128,8 +128,3 @@ def weighted_loss(
     }
     sums = {name: jnp.sum(jnp.where(mask > 0, jax.lax.stop_gradient(x), 0.0)) for name, x in reported.items()}
     return loss, sums | {"tokens": mask.sum(), "loss": jax.lax.stop_gradient(loss)}
-
-
-def cut(batch: Batch, parts: int) -> Batch:
-    """Columns [B, ...] -> [parts, B / parts, ...], strided so that each part has rows of every device."""
-    return {name: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for name, x in batch.items()}

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh, micro_batches
+from c2s_jax.parallel import InMesh, cut_rows, micro_batches
 from c2s_jax.training.guards import guard_counts
 from c2s_jax.training.state import TrainState, all_weights
 
@@ -59,8 +59,6 @@ def make_train_step(
         parts = micro_batches(mesh, batch["tokens"].shape, accumulate)
         if parts == 1:
             return grads_of(state, batch, key)
-        # Strided, so that each micro-batch has rows of every device.
-        micro = {k: jnp.swapaxes(v.reshape(-1, parts, *v.shape[1:]), 0, 1) for k, v in batch.items()}
 
         def add(carry: Any, xs: Any) -> Any:
             index, part = xs
@@ -68,7 +66,7 @@ def make_train_step(
             return jax.tree.map(jnp.add, carry, grads_of(state, part, part_key)), None
 
         zeros = (jnp.zeros((2, n_tasks)), jax.tree.map(jnp.zeros_like, state.params))
-        return jax.lax.scan(add, zeros, (jnp.arange(parts), micro))[0]
+        return jax.lax.scan(add, zeros, (jnp.arange(parts), cut_rows(batch, parts)))[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(dropout_seed), state.step) if dropout_seed is not None else None
