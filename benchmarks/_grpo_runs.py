@@ -33,6 +33,8 @@ class Runs:
         Further flags of GRPO by its name, which begins the names of its workdirs; one name is "grpo".
     more
         Further flags of more SFT.
+    every
+        Further flags of every run.
     alike
         All kinds of GRPO take as long as the first, so that its more SFT stands beside all.
     words
@@ -47,11 +49,13 @@ class Runs:
         *,
         grpo: Mapping[str, Sequence[str]],
         more: Sequence[str] = (),
+        every: Sequence[str] = (),
         alike: bool = False,
         words: Sequence[Path] = (),
         first: Path | None = None,
     ):
-        self.folder, self.recipe, self._grpo, self._more = folder, recipe, dict(grpo), list(more)
+        self.folder, self.recipe, self._grpo = folder, recipe, dict(grpo)
+        self._more, self._every = list(more), list(every)
         self._timed = self.names[:1] if alike else self.names
         self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer.model"
         self.first_corpus = folder / "first_corpus" if first else self.corpus
@@ -114,7 +118,7 @@ class Runs:
             command = [f"--config=configs/{kind}_{self.recipe}.py", "--config.scale=small", f"--workdir={workdir}"]
             corpus = self.corpus if start else self.first_corpus
             data = [f"--config.data.corpus={corpus}", f"--config.data.tokenizer={self.tokenizer}"]
-            spent = self._run("c2s_jax.train", *command, *data, *given, *flags)
+            spent = self._run("c2s_jax.train", *command, *data, *given, *self._every, *flags)
             (workdir / SPENT).write_text(json.dumps(spent))
         return workdir
 

@@ -16,7 +16,6 @@ SOURCE = "kang_muscat_1556/kang_pbmc_ifnb_muscat_1556.h5ad"
 SETS = "genesets_msigdb/h.all.v7.5.1.symbols.gmt"
 INTERFERON = "HALLMARK_INTERFERON_ALPHA_RESPONSE+HALLMARK_INTERFERON_GAMMA_RESPONSE"
 TREATED, CONTROL = "interferon beta", "control"
-HVG = 120
 HELD_OUT: list[dict[str, Any]] = [
     {"cell_type": ["CD8 T cells", "FCGR3A+ Monocytes"], "perturbation": [TREATED]},
     {"cell_type": ["B cells"], "perturbation": [TREATED], "donor": ["107"]},
@@ -24,7 +23,7 @@ HELD_OUT: list[dict[str, Any]] = [
 ]
 
 
-def prepare(data: Path, folder: Path) -> Path:
+def prepare(data: Path, folder: Path, genes: int = 120) -> Path:
     """Write ``kang.h5ad`` with the genes most variable in cells that are not held out, and its manifest; the latter."""
     cells = ad.read_h5ad(data / SOURCE)
     cells.var_names = [name.split("_ENSG")[0] for name in cells.var_names]  # HLA-A_ENSG00000206503
@@ -34,7 +33,7 @@ def prepare(data: Path, folder: Path) -> Path:
     known = cells[~held_out(cells)].copy()
     sc.pp.normalize_total(known)
     sc.pp.log1p(known)
-    sc.pp.highly_variable_genes(known, n_top_genes=HVG)
+    sc.pp.highly_variable_genes(known, n_top_genes=genes)
     kept = cells[:, known.var["highly_variable"].to_numpy()].copy()
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_h5ad(folder / "kang.h5ad")
