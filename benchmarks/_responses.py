@@ -37,7 +37,7 @@ def write_cells(workdir: Path, control: str, *, seed: int) -> list[str]:
     if path.exists():
         return json.loads(path.read_text())
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    restored = evaluate.restore(config, str(workdir))
+    _, restored = evaluate.restore(config, str(workdir))
     corpus_dir, tokenizer_path = workdirs.data_paths(config, str(workdir))
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     sampler = Sampler(

@@ -56,7 +56,7 @@ COLUMNS = {
 def open_run(runs: Runs, workdir: Path) -> Context:
     """A run's model, to be asked about the corpus that has the test."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    restored = evaluate.restore(config, str(workdir))
+    _, restored = evaluate.restore(config, str(workdir))
     config.data.corpus = str(runs.corpus)
     return evaluate.open_context(config, str(workdir), **restored)
 

@@ -111,7 +111,7 @@ def main() -> None:
     given = parser.parse_args()
     config = ConfigDict(json.loads((given.run / "config.json").read_text()))
     with contextlib.redirect_stdout(sys.stderr):
-        context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run)))
+        context = evaluate.open_context(config, str(given.run), **evaluate.restore(config, str(given.run))[1])
     question = Question(context, given.spaces, config.evaluation.pca_components)
     controls = question.controls
     sides = {"control_cells": controls, **moved_controls(context, question.conditions, controls)}

@@ -6,6 +6,7 @@ python -m c2s_jax.evaluate --config=configs/demo.py --workdir=runs/demo [--confi
 """
 
 import functools
+import json
 import os
 import time
 from typing import Any
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from absl import app, flags
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
@@ -26,17 +28,19 @@ from c2s_jax.evaluation.store import Store, weights_fingerprint
 from c2s_jax.generation import Sampler
 from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, state_to_restore
-from c2s_jax.parallel import make_mesh
+from c2s_jax.parallel import end_without_the_others, first_process_first, make_mesh, start_processes
 from c2s_jax.text import GeneTokenTable, load_tokenizer
 from c2s_jax.training import Checkpoints
 
 
-def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> dict[str, Any]:
-    """Measure a model on ``config.evaluation.split``; writes the metrics and the report, returns the metrics.
+def evaluate(
+    config: Any, workdir: str, step: int, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh
+) -> dict[str, Any]:
+    """Measure the model of a step on ``config.evaluation.split``; writes metrics and report, returns the metrics.
 
     Annotation and generation by type are measured where the run's mixture has the task. What the model answered in
     each suite is kept in ``workdir/evaluation`` as soon as the suite is whole, and taken from there when the same
-    weights are evaluated with the same settings again.
+    weights are evaluated with the same settings again. Of several processes all measure, and the first one writes.
     """
     started = time.monotonic()
     e = config.evaluation
@@ -55,7 +59,7 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
         cells = generation.populations(context, e.split, made, components=e.pca_components, seed=config.seed)
         metrics["generation"] = generation.generation_metrics(context, e.split, made, cells, k=e.knn)
     metrics["reconstruction"] = reconstruction(context.corpus)
-    metrics |= {"split": e.split, "cells": len(context.corpus.cells(e.split))}
+    metrics |= {"step": step, "split": e.split, "cells": len(context.corpus.cells(e.split))}
     for name in e.more_suites:
         measured = kept(name, functools.partial(suites.SUITES[name], context, e, config.seed))
         if measured is None:
@@ -64,20 +68,30 @@ def evaluate(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.S
             metrics[name] = measured
     metrics["flags"] = suite_pages.flags(metrics)
     metrics["seconds"] = workdirs.add_seconds(workdir, "evaluation", time.monotonic() - started)
-    pages.write(plain(config), workdir, context, metrics, found, made, cells)
-    workdirs.write_json(os.path.join(workdir, "metrics.json"), metrics)
-    summarize(metrics, workdir)
+    with first_process_first("report"):  # the others wait for it, however long its figures take
+        if not jax.process_index():
+            pages.write(plain(config), workdir, context, metrics, found, made, cells)
+            workdirs.write_json(os.path.join(workdir, "metrics.json"), metrics)
+            summarize(metrics, workdir)
     return metrics
 
 
 def evaluate_at_end(config: Any, workdir: str, step: int, **model: Any) -> None:
     """What a run does when its training ends: it is evaluated, once and if asked for, or says that it is finished."""
-    if not config.evaluation.at_end or os.path.exists(os.path.join(workdir, "metrics.json")):
-        workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
-    elif jax.process_count() > 1:
-        workdirs.say("Trained. Evaluation runs in one process: python -m c2s_jax.evaluate, with the same arguments")
+    known = multihost_utils.broadcast_one_to_all(_evaluated_step(workdir) == step)  # before it is written anew
+    if config.evaluation.at_end and not known:
+        evaluate(config, workdir, step, **model)
     else:
-        evaluate(config, workdir, **model)
+        workdirs.say(f"Finished: {workdir} is trained to step {step:,}; give another --workdir for a new run.")
+
+
+def _evaluated_step(workdir: str) -> int | None:
+    """Of the figures in a workdir."""
+    path = os.path.join(workdir, "metrics.json")
+    if not os.path.exists(path):
+        return None
+    with open(path) as f:
+        return json.load(f).get("step")
 
 
 def open_context(config: Any, workdir: str, *, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> Context:
@@ -158,28 +172,34 @@ def main(argv: list[str]) -> None:
     if not os.path.isdir(os.path.join(workdir, "checkpoints")):
         raise SystemExit(f"FATAL {workdir} holds no checkpoint; train first: python -m c2s_jax.train --config=…")
     try:
+        start_processes(config.distributed)
         workdirs.claim(workdir, plain(config))
-        restored = restore(config, workdir)
-        evaluate(config, workdir, **restored)
-        if BESIDE.value:
+        step, model = restore(config, workdir)
+        evaluate(config, workdir, step, **model)
+        if BESIDE.value and not jax.process_index():
             page = beside.write(os.path.join(workdir, "beside.html"), beside.read_runs([workdir, *BESIDE.value]))
             print(f"Side by side: {page}")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        end_without_the_others(error)
     except (ValueError, OSError) as error:
         raise SystemExit(f"FATAL {error}") from None
 
 
-def restore(config: Any, workdir: str) -> dict[str, Any]:
-    """The newest checkpoint's model, as arguments of ``evaluate``."""
-    tokenizer = load_tokenizer(workdirs.data_paths(config, workdir)[1])
+def restore(config: Any, workdir: str) -> tuple[int, dict[str, Any]]:
+    """The newest checkpoint's step and model, as arguments of ``evaluate``."""
+    with first_process_first("data"):
+        tokenizer = load_tokenizer(workdirs.data_paths(config, workdir)[1])
     mesh = make_mesh(config.mesh)
     checkpoints = Checkpoints(workdir, every=1, writer=False)
-    if checkpoints.latest is None:
+    if (step := checkpoints.latest) is None:
         raise ValueError(f"{workdir} holds no whole checkpoint yet; go on training first")
     plan = plan_state(config, tokenizer, mesh)
     weights, meta = checkpoints.restore_weights(state_to_restore(config, plan, mesh))
     workdirs.check_tokenizer(meta, tokenizer)
-    workdirs.say(f"Evaluating step {checkpoints.latest:,} of {workdir}")
-    return {"graphdef": plan.graphdef, "params": weights, "mesh": mesh}
+    workdirs.say(f"Evaluating step {step:,} of {workdir}")
+    return step, {"graphdef": plan.graphdef, "params": weights, "mesh": mesh}
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
             if options.updates > 1:
                 more["old"] = logprobs(state.eval_weights, batch)
             if reference is not None:
-                more["reference"] = logprobs(reference, batch)
+                more["reference"] = logprobs(reference(state), batch)
             batch |= more
         watchdog.alive(f"rewards of phase {number:,}")
         experience = phases.score(rollout, number)
@@ -147,6 +147,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         scalars |= {f"train/{name}": float(np.mean([m[name] for m in history])) for name in history[0]}
         scalars |= {"train/logprob_gap": float(history[0]["logprob_gap"]), **guards.scalars, **clock.scalars(tokens)}
         scalars["train/learning_rate"] = float(schedule(step - 1))
+        scalars["train/compilations"] = update.compilations
         writer.write(step, scalars)
         show(experience, config.grpo.show, number)
         bar.set_postfix_str(f"reward {scalars['grpo/reward']:.3f}, KL {scalars['train/kl']:.4f}")

@@ -1,6 +1,7 @@
 """From a configuration to a model to train or evaluate: architecture, attention backend, starting weights."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -90,18 +91,25 @@ def state_to_restore(config: ConfigDict, plan: StatePlan, mesh: Mesh) -> TrainSt
     return plan.abstract._replace(frozen=_pretrained(config, plan, mesh))
 
 
-def reference_weights(config: ConfigDict, plan: StatePlan, mesh: Mesh, state: TrainState) -> nnx.State:
-    """The weights that a run starts from, beside those it trains: read again, or, under an adapter, no second copy."""
+def reference_weights(
+    config: ConfigDict, plan: StatePlan, mesh: Mesh, state: TrainState
+) -> Callable[[TrainState], nnx.State]:
+    """Build ``(state) -> weights``, those that a run starts from: read again, or, under an adapter, no second copy.
+
+    Under an adapter they are the frozen ones of the state that is given: a step donates the state before it.
+    """
     if state.frozen is None:
-        return _pretrained(config, plan, mesh)
+        weights = _pretrained(config, plan, mesh)
+        return lambda state: weights
     silent = jax.tree.map(jnp.zeros_like, state.params)  # an adapter of zeros adds nothing
-    return all_weights(silent, state.frozen)
+    return lambda state: all_weights(silent, state.frozen)
 
 
 def _pretrained(config: ConfigDict, plan: StatePlan, mesh: Mesh, tokenizer: Tokenizer | None = None) -> nnx.State:
     workdirs.say(f"Reading weights from {config.init_from}")
     if workdirs.is_run(config.init_from):
-        weights = _weights_of_run(config.init_from, plan.config, mesh, tokenizer)
+        read_again = config.lora.rank > 0 or (config.objective == "grpo" and config.grpo.beta > 0)
+        weights = _weights_of_run(config.init_from, plan.config, mesh, tokenizer, finished=read_again)
     else:
         weights = load_weights(config.init_from, plan.config, shardings=partial(parameter_shardings, mesh=mesh))
     if not plan.quantized:
@@ -114,13 +122,24 @@ def _pretrained(config: ConfigDict, plan: StatePlan, mesh: Mesh, tokenizer: Toke
     return nnx.state(model, nnx.Param)
 
 
-def _weights_of_run(workdir: str, architecture: ModelConfig, mesh: Mesh, tokenizer: Tokenizer | None) -> nnx.State:
-    """Weights of another run's newest checkpoint, to evaluate with (the running mean where one is kept)."""
+def _weights_of_run(
+    workdir: str, architecture: ModelConfig, mesh: Mesh, tokenizer: Tokenizer | None, *, finished: bool
+) -> nnx.State:
+    """Weights of another run's newest checkpoint, to evaluate with (the running mean where one is kept).
+
+    What is read at every start has to stay the same: it must be of a run that is ``finished``.
+    """
     checkpoints = Checkpoints(workdir, every=1, writer=False)
     if checkpoints.latest is None:
         raise ValueError(f"init_from={workdir!r} holds no whole checkpoint yet")
     meta = checkpoints.meta()
     saved = ConfigDict(meta["config"])
+    if finished and checkpoints.latest < saved.steps:
+        raise ValueError(
+            f"init_from={workdir!r} is at step {checkpoints.latest:,} of {saved.steps:,}; an adapter's base, or the "
+            "reference of grpo.beta, must not change under a run: let that one end first, or start from a copy of its "
+            "weights (python -m c2s_jax.convert to-hf)"
+        )
     if saved.lora.rank:
         raise ValueError(
             f"init_from={workdir!r} holds an adapter alone (lora.rank={saved.lora.rank}): start from its base, or "

@@ -78,12 +78,18 @@ class Run:
         return self.log.read_text()[-6000:]
 
 
-def start_processes(config: Path, workdir: Path, count: int, *, delay: float = 0.0) -> list[Run]:
+def start_processes(config: Path, workdir: Path, count: int, *arguments: str, delay: float = 0.0) -> list[Run]:
     """The same run in several processes that meet on this machine."""
     port = free_port()
     common = [f"coordinator=localhost:{port}", f"num_processes={count}"]
     return [
-        Run(config, workdir, *(f"--config.distributed.{x}" for x in (*common, f"process_id={i}")), delay=delay)
+        Run(
+            config,
+            workdir,
+            *(f"--config.distributed.{x}" for x in (*common, f"process_id={i}")),
+            *arguments,
+            delay=delay,
+        )
         for i in range(count)
     ]
 

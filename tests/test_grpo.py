@@ -92,6 +92,24 @@ def test_a_finished_run_says_so(configs, alone) -> None:
     assert "Finished" in again.output
 
 
+def test_an_adapter_is_held_to_its_base_in_every_phase(configs, tmp_path) -> None:
+    """Whose weights are the state's own, which each update gives away."""
+    run = Run(configs[1], tmp_path / "run", "--config.lora.rank=2", "--config.grpo.minibatches=1")
+    assert run.end() == 0, run.output
+    divergences = [line["train/kl"] for line in phases(tmp_path / "run")]
+    assert abs(divergences[0]) < 1e-6 < divergences[-1]
+
+
+def test_a_reference_under_way_is_refused(configs, tmp_path) -> None:
+    unfinished = Run(configs[0], tmp_path / "sft", delay=0.3)
+    unfinished.until(lambda: saved_steps(tmp_path / "sft") != [])
+    run = Run(configs[1], tmp_path / "run", f"--config.init_from={tmp_path / 'sft'}")
+    assert run.end() == 1
+    assert "must not change under a run" in run.output
+    unfinished.signal()
+    unfinished.end()
+
+
 def test_two_processes_are_one_with_two_devices(configs, tmp_path) -> None:
     """Also where rewards differ between processes, as those of ``marked`` do here."""
     run = Run(configs[1], tmp_path / "one", devices=2)

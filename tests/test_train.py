@@ -84,7 +84,7 @@ def copy(finished, tmp_path) -> Path:
 def evaluated(monkeypatch) -> list[dict]:
     """What evaluation was called with, instead of evaluating."""
     calls: list[dict] = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda config, workdir, **kwargs: calls.append(kwargs))
+    monkeypatch.setattr(evaluate, "evaluate", lambda config, workdir, step, **kwargs: calls.append(kwargs))
     return calls
 
 
@@ -219,6 +219,14 @@ class TestRun:
         assert len(evaluated) == 1
         assert steps_done == []
 
+    def test_figures_of_an_earlier_step_are_not_its_own(self, copy, config, steps_done, evaluated):
+        path = copy / "metrics.json"
+        assert strict(path.read_text())["step"] == STEPS
+        path.write_text(json.dumps(strict(path.read_text()) | {"step": STEPS - 2}))
+        train.train(config, str(copy))
+        assert len(evaluated) == 1
+        assert steps_done == []
+
     def test_evaluated_again_from_the_answers_that_are_kept(self, copy, config, monkeypatch):
         was = strict((copy / "metrics.json").read_text())
         (copy / "metrics.json").unlink()
@@ -235,7 +243,8 @@ class TestRun:
         other = changed(config, evaluation__more_suites=("embedding",))
         other.data.tasks = (task := "cell_sentence_modelling",)
         other.data.mixture = ConfigDict({task: mixture_task(task, **SHORT)})
-        metrics = evaluate.evaluate(other, str(copy), **evaluate.restore(other, str(copy)))
+        step, model = evaluate.restore(other, str(copy))
+        metrics = evaluate.evaluate(other, str(copy), step, **model)
         assert not {"annotation", "generation"} & metrics.keys()
         assert metrics["embedding"]["n"] == 30
         assert metrics["cells"] > 30  # of the whole split

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -17,6 +18,11 @@ from c2s_jax.data.corpus_format import FIELDS
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.generation import GeneGrammar, Sampler, Samples, Sampling
 from c2s_jax.tasks import Template, load_templates
+
+
+def progress(total: int, what: str, unit: str) -> tqdm:
+    """A bar named ``what``, on the first process."""
+    return tqdm(total=total, desc=what, unit=unit, mininterval=0.5, disable=bool(jax.process_index()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Context:
         grammar: GeneGrammar | None = None,
     ) -> Samples:
         """Answers to prompts that are tokens already; shows a bar named ``what``."""
-        with tqdm(total=len(rows), desc=what, unit="prompt", mininterval=0.5) as bar:
+        with progress(len(rows), what, "prompt") as bar:
             return self.sampler(
                 self.params,
                 rows,

@@ -9,6 +9,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from c2s_jax.evaluation.context import Context, Sentences
+from c2s_jax.parallel import InMesh, from_devices, round_up, to_devices
 
 
 class Embedder:
@@ -18,7 +19,7 @@ class Embedder:
     """
 
     def __init__(self, context: Context, *, batch_size: int = 64):
-        self.context, self.batch_size = context, batch_size
+        self.context, self.batch_size = context, round_up(batch_size, context.mesh)
         bos = context.formatter.tokenizer.bos_id
         self._start = [] if bos is None else [bos]
         first = len(self._start)
@@ -28,7 +29,7 @@ class Embedder:
             inside = (jnp.arange(tokens.shape[1]) >= first) & (jnp.arange(tokens.shape[1]) < lengths[:, None])
             return jnp.einsum("BTD,BT->BD", hidden, inside) / jnp.maximum(inside.sum(1), 1)[:, None]
 
-        self._embed = jax.jit(embed)
+        self._embed = InMesh(jax.jit(embed), context.mesh)
 
     def __call__(self, sentences: Sentences) -> NDArray[np.float32]:
         """Embeddings [C, D], float32."""
@@ -44,6 +45,6 @@ class Embedder:
             for i, row in enumerate(rows):
                 n[i] = lengths[row]
                 batch[i, first : n[i]] = tokens[indptr[row] : indptr[row + 1]]
-            with jax.set_mesh(self.context.mesh):
-                out.append(np.asarray(self._embed(self.context.params, batch, n))[: len(rows)])
+            found = self._embed(self.context.params, *to_devices((batch, n), self.context.mesh))
+            out.append(from_devices(found)[: len(rows)])
         return np.concatenate(out)

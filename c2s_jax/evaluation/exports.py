@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -123,6 +124,8 @@ def _write(
     )
     adata.uns["log1p"] = {"base": float(np.e)}
     path = Path(folder) / name
+    if jax.process_index():  # the first one writes for all
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".h5ad.new")
     adata.write_h5ad(new)

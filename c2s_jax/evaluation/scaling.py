@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from c2s_jax.data import MixtureTask
 from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.data.contexts import MissingData
-from c2s_jax.evaluation.context import Context
+from c2s_jax.evaluation.context import Context, progress
 from c2s_jax.evaluation.examples import Examples
 from c2s_jax.metrics import bootstrap
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh
+from c2s_jax.parallel import InMesh, from_devices, round_up, to_devices, tokens_at_once
 
 SAMPLES = 500  # of a task, as in the paper
 
@@ -168,14 +167,17 @@ def _measured(
     what: str,
 ) -> NDArray[np.float64]:
     """Summed loss of each row's prompt and response [N, 2]."""
-    out = np.empty((len(rows), 2))
+    mesh, out = context.mesh, np.empty((len(rows), 2))
+    batch_size = round_up(batch_size, mesh)
+    cut: Any = dict(tokens=tokens_at_once(mesh), parts=round_up(1, mesh), longest=context.seq_len)
     lengths = np.array([len(row) for row in rows])
-    with tqdm(total=len(rows), desc=f"loss of {what}", unit="sample", mininterval=0.5) as bar:
-        for chosen, shape in by_length(lengths, batch_size, longest=context.seq_len):
+    with progress(len(rows), f"loss of {what}", "sample") as bar:
+        for chosen, shape in by_length(lengths, batch_size, **cut):
             tokens, _ = padded([rows[row] for row in chosen], shape, 0)
-            filler = (0, batch_size - len(chosen))
+            filler = (0, shape[0] - len(chosen))
             bounds = [np.pad(x[chosen], filler).astype(np.int32) for x in (starts, lengths)]
-            out[chosen] = np.asarray(measure(context.params, tokens, *bounds), np.float64)[: len(chosen)]
+            found = from_devices(measure(context.params, *to_devices((tokens, *bounds), mesh)))
+            out[chosen] = found[: len(chosen)]
             bar.update(len(chosen))
     return out
 

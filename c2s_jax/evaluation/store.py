@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 
 class Store:
-    """A folder with one JSON file a suite.
+    """A folder with one JSON file a suite, which the first of several processes writes and all read.
 
     Parameters
     ----------
@@ -29,18 +30,26 @@ class Store:
     def __call__(self, suite: str, make: Callable[[], Any]) -> Any:
         """The suite's JSON value: from its file, or made and then kept."""
         path = self.folder / f"{suite}.json"
+        kept = self._read(path)
+        if multihost_utils.broadcast_one_to_all(kept is not None):
+            if kept is None:
+                raise ValueError(f"{path}: this process cannot read what the first one does; all need the same workdir")
+            return kept["found"]
+        found = json.loads(json.dumps(make(), default=_plain))
+        if not jax.process_index():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(".json.new")
+            new.write_text(json.dumps({"key": self.key, "found": found}))
+            os.replace(new, path)
+        return found
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """A file with this key; None if it is absent or not ours."""
         try:
             kept = json.loads(path.read_text())
-            if kept["key"] == self.key:
-                return kept["found"]
+            return kept if kept["key"] == self.key and "found" in kept else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass  # absent, or not a file of ours: the suite is run
-        found = json.loads(json.dumps(make(), default=_plain))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".json.new")
-        new.write_text(json.dumps({"key": self.key, "found": found}))
-        os.replace(new, path)
-        return found
+            return None
 
 
 def weights_fingerprint(params: Any) -> str:

@@ -16,7 +16,7 @@ from c2s_jax.data.by_length import by_length, padded
 from c2s_jax.generation.decoding import Vocabulary
 from c2s_jax.generation.sampler import check_prompts
 from c2s_jax.ops import token_logprobs
-from c2s_jax.parallel import InMesh, round_up, to_devices, tokens_at_once
+from c2s_jax.parallel import InMesh, from_devices, round_up, to_devices, tokens_at_once
 
 
 class LabelScores(NamedTuple):
@@ -131,7 +131,7 @@ class LabelScorer:
         for chosen, shape in by_length([len(p) for p in prompts], self.batch_size, **cut):
             inputs = padded([prompts[i] for i in chosen], shape, self.pad_id)
             found = self._run(params, *to_devices(inputs, self.mesh), *on_all)
-            out[chosen] = np.asarray(found)[: len(chosen), : len(labels)]
+            out[chosen] = from_devices(found)[: len(chosen), : len(labels)]
             if progress:
                 progress(len(chosen))
         return LabelScores(out, np.array([len(x) for x in labels], np.int32))

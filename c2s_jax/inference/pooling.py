@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from c2s_jax.data.by_length import by_length, padded
-from c2s_jax.parallel import activation_rules, round_up, to_devices, tokens_at_once
+from c2s_jax.parallel import activation_rules, from_devices, round_up, to_devices, tokens_at_once
 
 Pooling = Literal["mean", "last"]
 
@@ -60,7 +60,7 @@ class Pooler:
         for rows, shape in by_length([len(p) for p in prompts], self.batch_size, **cut):
             batch = to_devices(padded([prompts[i] for i in rows], shape, self._pad_id), self._mesh)
             with jax.set_mesh(self._mesh), activation_rules():
-                found = np.asarray(self._run(params, *batch, layer=layer, pooling=pooling))
+                found = from_devices(self._run(params, *batch, layer=layer, pooling=pooling))
             for place, row in enumerate(rows.tolist()):
                 out[row] = found[place]
             if progress:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from c2s_jax.data.by_length import bucket
 from c2s_jax.data.packing import plan_rows
 from c2s_jax.data.ragged import places, positions
 
-TIME_MULTIPLE = 64  # rows are as long as the longest completion with its prompt, rounded up, so that few programs serve
+TIME_MULTIPLE = 64  # rows are as long as the bucket of the longest completion with its prompt: few programs serve
 STEPS = 4  # numbers of rows are rounded up to so many sizes, of completion tokens in a row to twice as many
 PER_TOKEN = ("completions", "mask", "sampled")
 
@@ -103,7 +104,7 @@ def pack(arrays: Mapping[str, NDArray], *, parts: int = 1, multiple: int = 1) ->
     prompt_lengths = arrays["prompt_lengths"].astype(np.int64)
     lengths = arrays["mask"].sum(1).astype(np.int64)
     whole, size = prompt_lengths + lengths, len(lengths) // parts
-    time = _up(int(whole.max()), TIME_MULTIPLE)
+    time = _up(bucket(int(whole.max())), TIME_MULTIPLE)
     row = np.concatenate([plan_rows(whole[i : i + size], size, time) for i in range(0, len(whole), size)])
     used = _up(int(row.max()) + 1, _up(-(-size // STEPS), multiple))
     rows = min(used, _up(size, multiple))
