@@ -103,11 +103,11 @@ def test_an_adapter_is_held_to_its_base_in_every_phase(configs, tmp_path) -> Non
 def test_a_reference_under_way_is_refused(configs, tmp_path) -> None:
     unfinished = Run(configs[0], tmp_path / "sft", delay=0.3)
     unfinished.until(lambda: saved_steps(tmp_path / "sft") != [])
+    unfinished.signal()
+    unfinished.end()
     run = Run(configs[1], tmp_path / "run", f"--config.init_from={tmp_path / 'sft'}")
     assert run.end() == 1
     assert "must not change under a run" in run.output
-    unfinished.signal()
-    unfinished.end()
 
 
 def test_two_processes_are_one_with_two_devices(configs, tmp_path) -> None:
