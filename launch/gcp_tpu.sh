@@ -26,6 +26,7 @@
 #   --slice=N, --worker=N|all, --lines=N, --follow    logs, ssh: which host (0, 0), how much
 #   --poll=SECONDS       between looks at what is awaited (30)
 #   --max-restarts=N     watch: crashes of the program in a row before giving up (3); preemptions do not count
+#   --max-failures=N     watch: looks in a row at which a host is silent, or cannot be set up or started (20)
 #   --keep               watch: leave the slices when the run has ended or failed (otherwise they are deleted)
 #   --yes                do not ask        --dry-run    print what would be done, do nothing, ask nothing
 #
@@ -45,7 +46,7 @@ source "$here/watch.sh"
 name=${TPU_NAME:-c2s} project=${GCP_PROJECT:-} zone=${GCP_ZONE:-} type=${TPU_TYPE:-} version=${TPU_VERSION:-}
 slices=${TPU_SLICES:-1} capacity=${TPU_CAPACITY:-} valid_until=${TPU_VALID_UNTIL:-6h}
 network=${TPU_NETWORK:-} subnetwork=${TPU_SUBNETWORK:-} service_account=${TPU_SERVICE_ACCOUNT:-}
-config='' workdir='' extras=tpu data=() slice=0 worker=0 lines=100 follow='' poll=30 max_restarts=3
+config='' workdir='' extras=tpu data=() slice=0 worker=0 lines=100 follow='' poll=30 max_restarts=3 max_failures=20
 keep='' yes='' dry_run='' rest=() created=''
 
 say() { printf '%s\n' "$*" >&2; }
@@ -69,6 +70,7 @@ parse() {
             --valid-until=*) valid_until=${1#*=} ;;
             --service-account=*) service_account=${1#*=} ;;
             --max-restarts=*) max_restarts=${1#*=} ;;
+            --max-failures=*) max_failures=${1#*=} ;;
             --data=*) data+=("${1#*=}") ;;
             --spot) capacity=spot ;;
             --reserved) capacity=reserved ;;
@@ -79,13 +81,16 @@ parse() {
             --)
                 shift
                 rest=("$@")
-                return
+                break
                 ;;
             *) die "unknown option '$1' (write --option=value; see launch/gcp_tpu.sh --help)" ;;
         esac
         shift
     done
     [[ $slices =~ ^[1-9][0-9]*$ ]] || die "--num-slices=$slices is not a number of slices"
+    [[ $poll =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--poll=$poll is not a number of seconds"
+    [[ $max_restarts =~ ^[0-9]+$ ]] || die "--max-restarts=$max_restarts is not a number"
+    [[ $max_failures =~ ^[0-9]+$ ]] || die "--max-failures=$max_failures is not a number"
     case $capacity in '' | spot | reserved) ;; *) die "TPU_CAPACITY=$capacity: write spot, reserved or nothing" ;; esac
 }
 
@@ -266,13 +271,17 @@ setup() {
     report "every host of '$name' is set up"
 }
 
-run() {
+check_run() {
     [[ -n $config ]] || die "--config is not given"
     [[ -n $workdir ]] || die "--workdir is not given"
     if [[ $workdir != gs://* && $workdir != /* ]]; then
         die "--workdir=$workdir is a folder of one host; give one that all reach, e.g. gs://bucket/run"
     fi
     check_type
+}
+
+run() {
+    check_run
     local flags bucket script='set -eu' folder=$workdir
     flags=$("$here/xla_flags.sh" "$(generation)" "$slices")
     if [[ $workdir == gs://* ]]; then
@@ -301,8 +310,8 @@ shell() {
 
 list() { act compute tpus queued-resources list; }
 
-reports() { # one line a host: running, none, or "exit N"
-    on_hosts all "$(host_status)" 2>/dev/null | sed -n 's/^c2s-run: [^ ]*: //p'
+reports() { # one line a host: running, none, or "exit N"; and "silent" where one does not answer
+    on_hosts all "$(host_status)" 2>/dev/null | sed -n 's/^c2s-run: [^ ]*: //p' || echo silent
 }
 
 status() {

@@ -4,8 +4,7 @@
 # shellcheck disable=SC2034,SC2154
 
 watch() {
-    [[ -n $config && -n $workdir ]] || die "watch needs --config and --workdir, to start the run again"
-    check_type
+    check_run
     say "watch '$name': $slices x $type${capacity:+, $capacity}: $(cost)"
     say "a preempted or missing slice is created again, without asking; $(if [[ -n $keep ]]; then
         echo 'at the end it is KEPT and goes on costing'
@@ -17,7 +16,7 @@ watch() {
         say "would look every $poll s; after preemption: delete, create, setup, run"
         return
     fi
-    local crashes=0 began=$SECONDS answers worst
+    local todo=() failures=0 crashes=0 began=$SECONDS
     while true; do
         case $(state) in
             NONE) renew ;;
@@ -29,28 +28,10 @@ watch() {
                 if taken_away; then
                     say "a node of '$name' was preempted"
                     renew
-                    continue
-                fi
-                answers=$(reports) || answers=''
-                worst=$(grep -v -e '^running$' -e '^exit 0$' -e '^none$' <<<"$answers" | head -n 1 || true)
-                if [[ -z $answers ]]; then
-                    say "no host answers; looking again"
-                elif [[ $worst == 'exit 75' ]]; then
-                    say "the program was asked to end, and saved; starting it again"
-                    stop && run
-                elif [[ -n $worst ]]; then
-                    if [[ $((SECONDS - began)) -gt 3600 ]]; then crashes=0; fi
-                    crashes=$((crashes + 1))
-                    say "the program ended on a host ($worst); crash $crashes in a row"
-                    if [[ $crashes -gt $max_restarts ]]; then finish "gave up after $max_restarts restarts" 1; fi
-                    stop || true
-                    run
-                    began=$SECONDS
-                elif ! grep -qv '^exit 0$' <<<"$answers"; then
-                    finish "the run has ended" 0
-                elif ! grep -qv '^none$' <<<"$answers"; then
-                    setup && run
-                    began=$SECONDS
+                elif [[ ${#todo[@]} -gt 0 ]]; then
+                    start "${todo[@]}"
+                else
+                    look
                 fi
                 ;;
         esac
@@ -61,9 +42,54 @@ watch() {
 renew() { # slices and run anew; the run goes on from its newest checkpoint
     if [[ $(state) != NONE ]]; then remove; fi
     create
-    setup
-    run
-    crashes=0 began=$SECONDS
+    failures=0 crashes=0
+    start setup stop run
+}
+
+start() { # start COMMAND...: on every host; if one fails, all of them again at the next look
+    set +e # a failure ends the inner shell, and not the watch
+    (
+        set -e
+        for step in "$@"; do "$step"; done
+    )
+    local status=$?
+    set -e
+    if [[ $status -eq 0 ]]; then
+        todo=() began=$SECONDS
+    else
+        todo=("$@")
+        failed "the run could not be started on every host"
+    fi
+}
+
+look() { # at what every host says, and do what follows from it
+    local answers worst
+    answers=$(reports)
+    worst=$(grep -v -e '^running$' -e '^exit 0$' -e '^none$' -e '^silent$' <<<"$answers" | head -n 1 || true)
+    if [[ $worst == 'exit 75' ]]; then
+        say "the program was asked to end, and saved; starting it again"
+        start stop run
+    elif [[ -n $worst ]]; then
+        crashes=$((crashes + 1))
+        say "the program ended on a host ($worst); crash $crashes in a row"
+        if [[ $crashes -gt $max_restarts ]]; then finish "gave up after $max_restarts restarts" 1; fi
+        start stop run
+    elif grep -q -e '^silent$' -e '^$' <<<"$answers"; then
+        failed "a host does not answer"
+    elif ! grep -qv '^exit 0$' <<<"$answers"; then
+        finish "the run has ended" 0
+    elif ! grep -qv '^none$' <<<"$answers"; then
+        start setup stop run
+    else
+        failures=0
+        if [[ $((SECONDS - began)) -gt 3600 ]]; then crashes=0; fi
+    fi
+}
+
+failed() { # what a later look may find mended
+    failures=$((failures + 1))
+    say "$1; failure $failures in a row"
+    if [[ $failures -gt $max_failures ]]; then finish "gave up after $failures failures" 1; fi
 }
 
 finish() {
