@@ -26,6 +26,7 @@
 #   --slice=N, --worker=N|all, --lines=N, --follow    logs, ssh: which host (0, 0), how much
 #   --poll=SECONDS       between looks at what is awaited (30)
 #   --max-restarts=N     watch: crashes of the program in a row before giving up (3); preemptions do not count
+#   --max-failures=N     watch: looks in a row at which a host is silent, or cannot be set up or started (20)
 #   --keep               watch: leave the slices when the run has ended or failed (otherwise they are deleted)
 #   --yes                do not ask        --dry-run    print what would be done, do nothing, ask nothing
 #
@@ -39,11 +40,13 @@ root=$(dirname "$here")
 source "$here/on_host.sh"
 # shellcheck source=launch/tpu_types.sh
 source "$here/tpu_types.sh"
+# shellcheck source=launch/watch.sh
+source "$here/watch.sh"
 
 name=${TPU_NAME:-c2s} project=${GCP_PROJECT:-} zone=${GCP_ZONE:-} type=${TPU_TYPE:-} version=${TPU_VERSION:-}
 slices=${TPU_SLICES:-1} capacity=${TPU_CAPACITY:-} valid_until=${TPU_VALID_UNTIL:-6h}
 network=${TPU_NETWORK:-} subnetwork=${TPU_SUBNETWORK:-} service_account=${TPU_SERVICE_ACCOUNT:-}
-config='' workdir='' extras=tpu data=() slice=0 worker=0 lines=100 follow='' poll=30 max_restarts=3
+config='' workdir='' extras=tpu data=() slice=0 worker=0 lines=100 follow='' poll=30 max_restarts=3 max_failures=20
 keep='' yes='' dry_run='' rest=() created=''
 
 say() { printf '%s\n' "$*" >&2; }
@@ -67,6 +70,7 @@ parse() {
             --valid-until=*) valid_until=${1#*=} ;;
             --service-account=*) service_account=${1#*=} ;;
             --max-restarts=*) max_restarts=${1#*=} ;;
+            --max-failures=*) max_failures=${1#*=} ;;
             --data=*) data+=("${1#*=}") ;;
             --spot) capacity=spot ;;
             --reserved) capacity=reserved ;;
@@ -77,13 +81,16 @@ parse() {
             --)
                 shift
                 rest=("$@")
-                return
+                break
                 ;;
             *) die "unknown option '$1' (write --option=value; see launch/gcp_tpu.sh --help)" ;;
         esac
         shift
     done
     [[ $slices =~ ^[1-9][0-9]*$ ]] || die "--num-slices=$slices is not a number of slices"
+    [[ $poll =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--poll=$poll is not a number of seconds"
+    [[ $max_restarts =~ ^[0-9]+$ ]] || die "--max-restarts=$max_restarts is not a number"
+    [[ $max_failures =~ ^[0-9]+$ ]] || die "--max-failures=$max_failures is not a number"
     case $capacity in '' | spot | reserved) ;; *) die "TPU_CAPACITY=$capacity: write spot, reserved or nothing" ;; esac
 }
 
@@ -264,13 +271,17 @@ setup() {
     report "every host of '$name' is set up"
 }
 
-run() {
+check_run() {
     [[ -n $config ]] || die "--config is not given"
     [[ -n $workdir ]] || die "--workdir is not given"
     if [[ $workdir != gs://* && $workdir != /* ]]; then
         die "--workdir=$workdir is a folder of one host; give one that all reach, e.g. gs://bucket/run"
     fi
     check_type
+}
+
+run() {
+    check_run
     local flags bucket script='set -eu' folder=$workdir
     flags=$("$here/xla_flags.sh" "$(generation)" "$slices")
     if [[ $workdir == gs://* ]]; then
@@ -299,8 +310,8 @@ shell() {
 
 list() { act compute tpus queued-resources list; }
 
-reports() { # one line a host: running, none, or "exit N"
-    on_hosts all "$(host_status)" 2>/dev/null | sed -n 's/^c2s-run: [^ ]*: //p'
+reports() { # one line a host: running, none, or "exit N"; and "silent" where one does not answer
+    on_hosts all "$(host_status)" 2>/dev/null | sed -n 's/^c2s-run: [^ ]*: //p' || echo silent
 }
 
 status() {
@@ -315,78 +326,6 @@ status() {
     if [[ $found != ACTIVE ]]; then return; fi
     if [[ -n $type ]]; then say "paid for: $(cost)"; fi
     on_hosts all "$(host_status)" || say "some hosts did not answer"
-}
-
-# ------------------------------------------------------------------------------------------------------------- watch
-
-watch() {
-    [[ -n $config && -n $workdir ]] || die "watch needs --config and --workdir, to start the run again"
-    check_type
-    say "watch '$name': $slices x $type${capacity:+, $capacity}: $(cost)"
-    say "a preempted or missing slice is created again, without asking; $(if [[ -n $keep ]]; then
-        echo 'at the end it is KEPT and goes on costing'
-    else echo 'at the end it is deleted'; fi)"
-    confirm "Go on?"
-    yes=yes
-    if [[ -n $dry_run ]]; then
-        create && setup && run
-        say "would look every $poll s; after preemption: delete, create, setup, run"
-        return
-    fi
-    local crashes=0 began=$SECONDS answers worst
-    while true; do
-        case $(state) in
-            NONE) renew ;;
-            SUSPENDED | SUSPENDING | FAILED)
-                say "'$name' was preempted"
-                renew
-                ;;
-            ACTIVE)
-                if taken_away; then
-                    say "a node of '$name' was preempted"
-                    renew
-                    continue
-                fi
-                answers=$(reports) || answers=''
-                worst=$(grep -v -e '^running$' -e '^exit 0$' -e '^none$' <<<"$answers" | head -n 1 || true)
-                if [[ -z $answers ]]; then
-                    say "no host answers; looking again"
-                elif [[ $worst == 'exit 75' ]]; then
-                    say "the program was asked to end, and saved; starting it again"
-                    stop && run
-                elif [[ -n $worst ]]; then
-                    if [[ $((SECONDS - began)) -gt 3600 ]]; then crashes=0; fi
-                    crashes=$((crashes + 1))
-                    say "the program ended on a host ($worst); crash $crashes in a row"
-                    if [[ $crashes -gt $max_restarts ]]; then finish "gave up after $max_restarts restarts" 1; fi
-                    stop || true
-                    run
-                    began=$SECONDS
-                elif ! grep -qv '^exit 0$' <<<"$answers"; then
-                    finish "the run has ended" 0
-                elif ! grep -qv '^none$' <<<"$answers"; then
-                    setup && run
-                    began=$SECONDS
-                fi
-                ;;
-        esac
-        sleep "$poll"
-    done
-}
-
-renew() { # slices and run anew; the run goes on from its newest checkpoint
-    if [[ $(state) != NONE ]]; then remove; fi
-    create
-    setup
-    run
-    crashes=0 began=$SECONDS
-}
-
-finish() {
-    say "$1"
-    if [[ $2 -ne 0 ]]; then logs || true; fi
-    if [[ -z $keep ]]; then remove; else say "kept: delete it with launch/gcp_tpu.sh delete --name=$name"; fi
-    exit "$2"
 }
 
 command=${1:---help}

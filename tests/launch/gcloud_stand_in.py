@@ -3,7 +3,7 @@
 
 Everything lies in ``$STAND_IN``: ``calls.jsonl`` (argv by line), ``states.json`` (answers of ``queued-resources
 describe``, the last stays; NONE after ``delete``), ``created.json`` (those after ``create``), ``refuse.json`` (verbs
-that fail), ``hosts/NODE/WORKER`` (home of each host).
+that fail, and how many times), ``silent`` (nodes that no ssh reaches), ``hosts/NODE/WORKER`` (home of each host).
 """
 
 import json
@@ -36,6 +36,15 @@ def homes(node: str, worker: str) -> list[Path]:
     return found
 
 
+def refused(verb: str) -> bool:
+    path = ROOT / "refuse.json"
+    left = json.loads(path.read_text()) if path.exists() else {}
+    if not left.get(verb):
+        return False
+    path.write_text(json.dumps(left | {verb: left[verb] - 1}))
+    return True
+
+
 def describe(verb: str) -> int:
     if verb == "tpu-vm":
         nodes = ROOT / "node_state"
@@ -53,6 +62,10 @@ def describe(verb: str) -> int:
 
 
 def on_hosts(node: str, arguments: list[str]) -> int:
+    silent = ROOT / "silent"
+    if silent.exists() and node in silent.read_text().split():
+        print("ERROR: connection timed out", file=sys.stderr)
+        return 255
     worst = 0
     for home in homes(node, flag(arguments, "worker")):
         environment = {**os.environ, "HOME": str(home), "PATH": f"{ROOT / 'host_bin'}:{os.environ['PATH']}"}
@@ -66,8 +79,7 @@ def main() -> int:
     with open(ROOT / "calls.jsonl", "a") as calls:
         calls.write(json.dumps(arguments) + "\n")
     group, verb = arguments[2], arguments[3]
-    refused = ROOT / "refuse.json"
-    if refused.exists() and verb in json.loads(refused.read_text()):
+    if refused(verb):
         print(f"ERROR: {verb} refused: quota", file=sys.stderr)
         return 1
     if verb == "describe":

@@ -52,8 +52,8 @@ class Cloud:
     def plan(self, *ends: str) -> None:
         (self.folder / "plan").write_text("".join(f"{e}\n" for e in ends))
 
-    def refuse(self, *verbs: str) -> None:
-        (self.folder / "refuse.json").write_text(json.dumps(verbs))
+    def refuse(self, verb: str, times: int = 1000) -> None:
+        (self.folder / "refuse.json").write_text(json.dumps({verb: times}))
 
     def launch(self, *arguments: str, answer: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         found = {**os.environ, "STAND_IN": str(self.folder), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
@@ -314,6 +314,65 @@ def test_watch_goes_on_after_a_program_that_was_asked_to_end(cloud: Cloud) -> No
     assert cloud.read("arguments").count("c2s_jax.train") == 2
 
 
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("verb", ["scp", "ssh"])
+def test_watch_deletes_slices_that_cannot_be_set_up(cloud: Cloud, verb: str) -> None:
+    cloud.refuse(verb)
+    done = watch(cloud, "--yes", "--max-failures=2")
+    assert done.returncode == 1
+    assert done.stderr.count("the run could not be started on every host") == 3
+    assert "gave up after 3 failures" in done.stderr
+    assert len(cloud.calls("create")) == 1
+    assert len(cloud.calls("delete")) == 1
+    assert "costs nothing any more" in done.stderr
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("verb", ["scp", "ssh"])
+def test_watch_sets_up_again_after_a_failure(cloud: Cloud, verb: str) -> None:
+    cloud.refuse(verb, times=1)
+    done = watch(cloud, "--yes", "--max-failures=1")
+    assert done.returncode == 0, done.stderr
+    assert "failure 1 in a row" in done.stderr
+    assert "the run has ended" in done.stderr
+    assert len(cloud.calls("create")) == 1
+
+
+@pytest.mark.usefixtures("tree")
+def test_watch_creates_slices_again_that_were_preempted_during_setup(cloud: Cloud) -> None:
+    cloud.states("ACTIVE", "SUSPENDED", created=("ACTIVE",))
+    cloud.refuse("scp", times=1)
+    done = watch(cloud, "--yes", "--max-failures=1")
+    assert done.returncode == 0, done.stderr
+    assert "was preempted" in done.stderr
+    assert len(cloud.calls("create")) == 1
+    assert len(cloud.calls("delete")) == 2  # the preempted one, and the new one at the end
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize(
+    ("end", "sign", "message"),
+    [
+        ("7", "c2s/run/exit", "the program ended on a host (exit 7); crash 1"),
+        ("wait", "arguments", "a host does not answer; failure 3 in a row"),
+    ],
+)
+def test_watch_does_not_wait_for_ever_for_a_silent_host(cloud: Cloud, end: str, sign: str, message: str) -> None:
+    """The other's crash is seen; where it runs on, silence is borne for a while."""
+    two = ("--num-slices=2",)
+    cloud.plan(end, end)
+    cloud.states("ACTIVE")
+    assert cloud.launch("setup", *SLICE, *two, STAND_IN_WORKERS="1").returncode == 0
+    assert cloud.launch("run", *SLICE, *RUN, *two, STAND_IN_WORKERS="1").returncode == 0
+    cloud.read(sign, "pod-0")
+    (cloud.folder / "silent").write_text("pod-1")
+    done = watch(cloud, "--yes", "--max-failures=2", *two)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "gave up after 3 failures" in done.stderr
+    assert len(cloud.calls("delete")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -324,7 +383,11 @@ def test_watch_goes_on_after_a_program_that_was_asked_to_end(cloud: Cloud) -> No
         (("create", "--type=v5p-8", "--num-slices=0"), "--num-slices=0"),
         (("run", "--type=v5p-8", "--config=c.py"), "--workdir is not given"),
         (("run", "--type=v5p-8", "--config=c.py", "--workdir=runs/a"), "folder of one host"),
-        (("watch", "--type=v5p-8"), "watch needs --config and --workdir"),
+        (("watch", "--type=v5p-8"), "--config is not given"),
+        (("watch", "--type=v5p-8", "--config=c.py", "--workdir=runs/a"), "folder of one host"),
+        (("watch", "--poll=soon", "--"), "--poll=soon is not a number"),
+        (("watch", "--max-restarts=few"), "--max-restarts=few is not a number"),
+        (("watch", "--max-failures=few"), "--max-failures=few is not a number"),
     ],
 )
 def test_bad_usage_is_told_in_one_line(cloud: Cloud, arguments: tuple[str, ...], message: str) -> None:
