@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request, request
 from c2s_jax.data.corpus_format import FIELDS
+from c2s_jax.data.permute import keys
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.generation import GeneGrammar, Sampler, Samples, Sampling
 from c2s_jax.tasks import Template, load_templates
@@ -177,6 +178,17 @@ def requests_in_turn(
         request(templates[i % len(templates)], {name: str(column[i]) for name, column in columns.items()}, int(n))
         for i, n in enumerate(n_genes)
     ]
+
+
+def some_of(rows: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """At most ``most`` of some rising rows, rising; all where there are no more, or ``most`` is None.
+
+    Which ones hangs on their numbers alone, so runs of any seed are measured on the same cells. The first ones would be
+    of few data sets and types: a corpus holds one after the other.
+    """
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(rows[np.argsort(keys(rows), kind="stable")[:most]])
 
 
 def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) -> Sentences:

@@ -17,6 +17,7 @@ from c2s_jax.evaluation.context import (
     principal,
     requests_in_turn,
     sentences_of,
+    some_of,
     templates_for,
 )
 from c2s_jax.evaluation.embedding import Embedder
@@ -81,11 +82,12 @@ def generate_cells(
 ) -> Generated:
     """Sample one cell sentence for the type of each labelled cell of ``split``, templates taken in turn.
 
-    ``rows`` says for which cells instead. ``values`` takes the place of fields of these cells in their prompts.
+    Of more than ``max_cells`` cells ``some_of`` takes so many. ``rows`` says for which cells instead. ``values`` takes
+    the place of fields of these cells in their prompts.
     """
     cells = context.corpus.cells(split)
     all_labels = cells.fields("cell_type")
-    indices = np.flatnonzero(all_labels != "")[:max_cells] if rows is None else rows
+    indices = some_of(np.flatnonzero(all_labels != ""), max_cells) if rows is None else rows
     templates, columns = templates_for(task, prompts, cells, indices)
     columns |= {name: column for name, column in values.items() if name in columns}
     real = sentences_of(cells, indices, context.max_genes)
