@@ -202,6 +202,9 @@ class LanguageModel(Adapters):
         for path, leaf in jax.tree.leaves_with_path(self.params):
             sums = np.asarray(_sums(leaf), np.float32)
             state.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode() + sums.tobytes())
+        for path, variable in nnx.to_flat_state(self.params):
+            if (scale := variable.get_metadata().get("scale")) is not None:  # of an adapter, beside its arrays
+                state.update(f"{path}{scale}".encode())
         return state.hexdigest()
 
     @cached_property
