@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from c2s_jax.data import CellSource, Corpus
-from c2s_jax.evaluation.context import dense_expression
+from c2s_jax.evaluation.context import dense_expression, some_of
 from c2s_jax.evaluation.embedding_suite import batches_of, measured
 
 FRACTION = 0.1  # how far from a whole number a count may come out, of stored precision
@@ -56,7 +56,7 @@ def main() -> None:
     given = parser.parse_args()
     corpus = Corpus(given.corpus)
     parts = [corpus.cells(name) for name in ("train", given.split)]
-    rows = [np.flatnonzero(cells.fields("cell_type") != "")[: given.max_cells] for cells in parts]
+    rows = [some_of(np.flatnonzero(cells.fields("cell_type") != ""), given.max_cells) for cells in parts]
     labels = [cells.fields("cell_type")[r] for cells, r in zip(parts, rows)]
     train, held_out = (cells_of(cells, r, corpus.genes.names) for cells, r in zip(parts, rows))
     began = time.monotonic()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from c2s_jax import metrics
 from c2s_jax.data import request
 from c2s_jax.evaluation import controls
-from c2s_jax.evaluation.context import Context, dense_expression, sentences_of, templates_for
+from c2s_jax.evaluation.context import Context, dense_expression, sentences_of, some_of, templates_for
 from c2s_jax.generation import Sampling
 from c2s_jax.tasks import TASKS
 
@@ -29,6 +29,7 @@ class Annotations:
     predicted: NDArray
     confidence: NDArray
     answers: NDArray  # [C, P] free text, one a prompt
+    cells: NDArray[np.int64]  # [C], rows of the split
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -37,7 +38,7 @@ class Annotations:
     @staticmethod
     def from_json(kept: dict[str, Any]) -> "Annotations":
         """What ``to_json`` gave."""
-        types = {"confidence": np.float64}
+        types = {"confidence": np.float64, "cells": np.int64}
         return Annotations(**{name: np.array(value, types.get(name, np.str_)) for name, value in kept.items()})
 
 
@@ -50,7 +51,7 @@ def annotate(
     prompts: str = "c2s_jax",
     shuffle_genes: int | None = None,
 ) -> Annotations:
-    """Annotate the labelled cells of a split by greedy generation.
+    """Annotate the labelled cells of a split, or ``max_cells`` of them (``some_of``), by greedy generation.
 
     Each cell is asked with ``prompts_per_cell`` templates; the answer with the largest summed probability wins.
     An answer counts only if it is one of the corpus' training labels, word for word. With a seed in ``shuffle_genes``
@@ -58,7 +59,7 @@ def annotate(
     """
     cells = context.corpus.cells(split)
     labels = cells.fields("cell_type")
-    indices = np.flatnonzero(labels != "")[:max_cells]
+    indices = some_of(np.flatnonzero(labels != ""), max_cells)
     known = set(context.corpus.cells("train").fields("cell_type")) - {""}
     templates, columns = templates_for(TASK, prompts, cells, indices)
     templates = templates[:prompts_per_cell]
@@ -77,7 +78,7 @@ def annotate(
     weight = np.exp(samples.logprobs.sum(axis=1)).reshape(answers.shape)
     votes = [_vote(a, w, known) for a, w in zip(answers, weight)]
     predicted, confidence = (np.array(column) for column in zip(*votes))
-    return Annotations(labels[indices], predicted, np.minimum(confidence, 1.0), answers)
+    return Annotations(labels[indices], predicted, np.minimum(confidence, 1.0), answers, indices)
 
 
 def _vote(answers: NDArray, weights: NDArray, known: set[str]) -> tuple[str, float]:
@@ -100,13 +101,12 @@ def annotation_metrics(
     model is above it.
     """
     train, test = context.corpus.cells("train"), context.corpus.cells(split)
-    train_rows, test_rows = (np.flatnonzero(c.fields("cell_type") != "") for c in (train, test))
-    test_rows = test_rows[: len(found.true)]
+    train_rows = np.flatnonzero(train.fields("cell_type") != "")
     n_genes = len(context.corpus.genes)
     fitted = metrics.baselines(
         dense_expression(train, train_rows, n_genes),
         train.fields("cell_type")[train_rows],
-        dense_expression(test, test_rows, n_genes),
+        dense_expression(test, found.cells, n_genes),
         found.true,
     )
     dealt = np.random.Generator(np.random.Philox(key=seed)).permutation(found.predicted)

@@ -1,9 +1,9 @@
 """What every suite needs: the model, the corpus and the way between them."""
 
 import dataclasses
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,9 +15,13 @@ from tqdm import tqdm
 
 from c2s_jax.data import CellSource, Corpus, Formatter, MixtureTask, Request, request
 from c2s_jax.data.corpus_format import FIELDS
+from c2s_jax.data.permute import keys
 from c2s_jax.data.ragged import offsets, positions
+from c2s_jax.evaluation.prompts import fitted
 from c2s_jax.generation import GeneGrammar, Sampler, Samples, Sampling
 from c2s_jax.tasks import Template, load_templates
+
+PROMPT_TOKENS = 32  # left for the text of a prompt, where a sentence may take all else
 
 
 def progress(total: int, what: str, unit: str) -> tqdm:
@@ -34,7 +38,7 @@ class Context:
     max_genes
         Most genes of a prompt or a generated sentence.
     seq_len
-        Most tokens of a prompt with the response that the data hold.
+        Most tokens of a prompt with its response.
     tasks
         Settings of the tasks of the run's mixture.
     exports
@@ -66,11 +70,25 @@ class Context:
         seed: int = 0,
         grammar: GeneGrammar | None = None,
     ) -> Samples:
-        """Answers to requests, each with its gene list; shows a bar named ``what``."""
-        prompts = self.formatter.prompts(requests, sentences.genes, sentences.indptr)
-        rows = np.split(prompts.tokens, prompts.indptr[1:-1])
-        asked: dict[str, Any] = dict(max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, grammar=grammar)
-        return self.answer(rows, what=what, **asked)
+        """Answers to requests, each with its gene list; shows a bar named ``what``.
+
+        Gene lists are cut so that a prompt and its answer have ``seq_len`` tokens. Where texts alone leave less than
+        ``max_new_tokens``, an answer has what they leave.
+
+        Raises
+        ------
+        ValueError
+            If they leave nothing.
+        """
+        rows = fitted(self.formatter, requests, sentences.genes, sentences.indptr, self.seq_len - max_new_tokens)
+        longest = max(map(len, rows))
+        if longest >= self.seq_len:
+            raise ValueError(
+                f"evaluation, {what}: a prompt takes {longest:,} tokens with one gene, which leaves no room for an "
+                f"answer; raise data.seq_len={self.seq_len}"
+            )
+        room = min(max_new_tokens, self.seq_len - longest)
+        return self.answer(rows, what=what, max_new_tokens=room, sampling=sampling, seed=seed, grammar=grammar)
 
     def answer(
         self,
@@ -100,12 +118,19 @@ class Context:
         if not self.constrain:
             return None
         end = self.formatter.tokenizer.eos_id
-        return GeneGrammar.build(self.formatter.table, end, at_most=self.longest_sentence)
+        return GeneGrammar.build(self.formatter.table, end, at_most=self.longest_sentence())
 
-    @property
-    def longest_sentence(self) -> int:
-        """Most genes that a generated sentence may have: those of the longest training cell, within ``max_genes``."""
-        return min(int(self.corpus.cells("train").n_genes.max()), self.max_genes)
+    def longest_sentence(self, lists: int = 1) -> int:
+        """Most genes that a generated sentence may have: those of the longest training cell, within ``most_genes``."""
+        return min(int(self.corpus.cells("train").n_genes.max()), self.most_genes(lists))
+
+    def most_genes(self, lists: int = 1) -> int:
+        """Most genes of a generated sentence and of those that it is compared with.
+
+        ``max_genes``, or what ``seq_len`` holds when ``lists`` of them stand in a prompt and its answer together.
+        """
+        room = (self.seq_len - PROMPT_TOKENS) // lists
+        return min(self.max_genes, max(1, bisect_right(range(1, self.max_genes + 1), room, key=self.tokens_of)))
 
     def tokens_of(self, n_genes: int) -> int:
         """Most tokens that ``n_genes`` gene names, a period and the end token can take, rounded up to 32.
@@ -183,6 +208,17 @@ def requests_in_turn(
         request(templates[i % len(templates)], {name: str(column[i]) for name, column in columns.items()}, int(n))
         for i, n in enumerate(n_genes)
     ]
+
+
+def some_of(rows: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """At most ``most`` of some rising rows, rising; all where there are no more, or ``most`` is None.
+
+    Which ones hangs on their numbers alone, so runs of any seed are measured on the same cells. The first ones would be
+    of few data sets and types: a corpus holds one after the other.
+    """
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(rows[np.argsort(keys(rows), kind="stable")[:most]])
 
 
 def sentences_of(cells: CellSource, indices: NDArray[np.int64], max_genes: int) -> Sentences:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from c2s_jax import metrics
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports
-from c2s_jax.evaluation.context import Context, dense_expression, principal, sentences_of
+from c2s_jax.evaluation.context import Context, dense_expression, principal, sentences_of, some_of
 from c2s_jax.evaluation.embedding import Embedder
 
 BATCHES = ("batch", "donor", "assay")
@@ -28,11 +28,11 @@ def embedding_metrics(
     """k-NN accuracy (votes of training cells), silhouette of types and mixing of batches on held-out cells.
 
     Beside the model: PCA of training expression. Scrambles: shuffled labels, and each cell's genes in random order,
-    which a model that reads order has to beat. With a ``folder``, held-out cells under both embeddings are written
-    there for ``scib-metrics`` (`exports.write_embedded`).
+    which a model that reads order has to beat. Of both splits at most ``max_cells`` cells (``some_of``). With a
+    ``folder``, held-out cells under both embeddings are written there for ``scib-metrics`` (`exports.write_embedded`).
     """
     train, held_out = context.corpus.cells("train"), context.corpus.cells(split)
-    rows = [np.flatnonzero(cells.fields("cell_type") != "")[:max_cells] for cells in (train, held_out)]
+    rows = [some_of(np.flatnonzero(cells.fields("cell_type") != ""), max_cells) for cells in (train, held_out)]
     labels = [cells.fields("cell_type")[r] for cells, r in zip((train, held_out), rows)]
     batches = batches_of(held_out, rows[1])
     sentences = [sentences_of(cells, r, context.max_genes) for cells, r in zip((train, held_out), rows)]

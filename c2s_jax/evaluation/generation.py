@@ -17,6 +17,7 @@ from c2s_jax.evaluation.context import (
     principal,
     requests_in_turn,
     sentences_of,
+    some_of,
     templates_for,
 )
 from c2s_jax.evaluation.embedding import Embedder
@@ -81,21 +82,22 @@ def generate_cells(
 ) -> Generated:
     """Sample one cell sentence for the type of each labelled cell of ``split``, templates taken in turn.
 
-    ``rows`` says for which cells instead. ``values`` takes the place of fields of these cells in their prompts.
+    Of more than ``max_cells`` cells ``some_of`` takes so many. ``rows`` says for which cells instead. ``values`` takes
+    the place of fields of these cells in their prompts.
     """
     cells = context.corpus.cells(split)
     all_labels = cells.fields("cell_type")
-    indices = np.flatnonzero(all_labels != "")[:max_cells] if rows is None else rows
+    indices = some_of(np.flatnonzero(all_labels != ""), max_cells) if rows is None else rows
     templates, columns = templates_for(task, prompts, cells, indices)
     columns |= {name: column for name, column in values.items() if name in columns}
-    real = sentences_of(cells, indices, context.max_genes)
+    real = sentences_of(cells, indices, context.most_genes())
     requests = requests_in_turn(templates, columns, np.diff(real.indptr))
     none = Sentences.of([np.empty(0, np.int32)] * len(requests))
     samples = context.ask(
         requests,
         none,
         what="generate",
-        max_new_tokens=context.tokens_of(context.longest_sentence),
+        max_new_tokens=context.tokens_of(context.longest_sentence()),
         sampling=sampling,
         seed=seed,
         grammar=context.grammar,
@@ -169,7 +171,7 @@ def populations(context: Context, split: str, found: Generated, *, components: i
     rng = np.random.Generator(np.random.Philox(key=seed))
 
     def real(cells: Any, rows: NDArray) -> Population:
-        labels, sentences = cells.fields("cell_type")[rows], sentences_of(cells, rows, context.max_genes)
+        labels, sentences = cells.fields("cell_type")[rows], sentences_of(cells, rows, context.most_genes())
         return spaces.of_cells(labels, dense_expression(cells, rows, n_genes), sentences)
 
     train_labels = train.fields("cell_type")
@@ -194,7 +196,7 @@ def populations(context: Context, split: str, found: Generated, *, components: i
 def generation_metrics(context: Context, split: str, found: Generated, cells: Populations, *, k: int) -> dict[str, Any]:
     """Validity, overlap, k-NN accuracy and scFID of generated cells, beside the same of the references.
 
-    Overlap is with the held-out cell that gave the condition, its sentence cut to ``max_genes``; the reference draws a
+    Overlap is with the held-out cell that gave the condition, its sentence cut to ``most_genes``; the reference draws a
     training cell of the same type instead, cut alike. k-NN votes among training cells.
     """
     real_lists = cells.real.sentences.lists()

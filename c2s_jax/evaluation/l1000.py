@@ -77,7 +77,7 @@ def l1000_metrics(
     found = {
         "generated": made,
         "control": sides.of_profiles(sides.control),
-        "real_through_its_sentence": sides.of_sentences(sentences_of(cells, pairs.treated, context.max_genes)),
+        "real_through_its_sentence": sides.of_sentences(sentences_of(cells, pairs.treated, context.most_genes(2))),
     }
     treated, there, unseen = perturbed(context, train), untreated(context, train), 1.0
     if treated.any():
@@ -159,7 +159,7 @@ class Sides:
             requests,
             shown,
             what="respond",
-            max_new_tokens=context.tokens_of(context.longest_sentence),
+            max_new_tokens=context.tokens_of(context.longest_sentence(2)),
             sampling=sampling,
             seed=seed,
         )

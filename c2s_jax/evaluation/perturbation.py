@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from c2s_jax.data import CellSource
 from c2s_jax.evaluation import exports, spaces
 from c2s_jax.evaluation.changes import change_metrics
-from c2s_jax.evaluation.context import Context, dense_expression, principal
+from c2s_jax.evaluation.context import Context, dense_expression, principal, some_of
 from c2s_jax.evaluation.controls import elsewhere
 from c2s_jax.evaluation.distances import distance_metrics
 from c2s_jax.evaluation.generation import generate_cells
@@ -60,13 +60,15 @@ def perturbation_metrics(
     ----------
     more_spaces
         See ``spaces.further``.
+    max_cells
+        Most perturbed cells, see ``some_of``.
     control
         The value of the field ``perturbation`` that means untreated; by default what the corpus says of each data set.
     export, folder
         Formats in which real and generated cells are written too, and where to, see ``exports.write_perturbed``.
     """
     cells = context.corpus.cells(split)
-    rows = np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells, control))[:max_cells]
+    rows = some_of(np.flatnonzero((cells.fields("cell_type") != "") & perturbed(context, cells, control)), max_cells)
     if not len(rows):
         return None
     types, names = cells.fields("cell_type")[rows], cells.fields("perturbation")[rows]

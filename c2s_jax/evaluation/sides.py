@@ -50,7 +50,7 @@ class Cells:
         """Some cells of a split as they were measured."""
         source = context.corpus.cells(split)
         expression = dense_expression(source, rows, len(context.corpus.genes))
-        return Cells(expression, sentences_of(source, rows, context.max_genes), named(split, rows))
+        return Cells(expression, sentences_of(source, rows, context.most_genes()), named(split, rows))
 
     @staticmethod
     def written(

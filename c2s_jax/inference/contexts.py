@@ -53,12 +53,19 @@ def draw_contexts(
     order = np.argsort(hash_strings(np.asarray(adata.obs_names, str), seed=seed, domain="context"), kind="stable")
     out = []
     for group in sorted({str(g) for g in groups[~pd.isna(groups)]}):
-        # some more than needed: cells without a gene of the model drop out
-        rows = order[groups[order].astype(str) == group][: 2 * n_cells * n_contexts + 8]
-        sizes = np.diff(reader.take(rows)[1])
-        rows = rows[sizes > 0]
+        rows = _first_readable(reader, order[groups[order].astype(str) == group], n_cells * n_contexts)
         if not len(rows):
             raise CellDataError(f"no cell of {groupby}={group!r} expresses a gene of the model")
         full = max(1, min(n_contexts, len(rows) // n_cells))
         out += [CellContext(group, i, rows[i * n_cells : (i + 1) * n_cells]) for i in range(full)]
     return out
+
+
+def _first_readable(reader: CellReader, rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The first ``most`` of some rows that express a gene of the model, read in growing parts until enough."""
+    found, start, size = np.empty(0, np.int64), 0, 2 * most + 8
+    while start < len(rows) and len(found) < most:
+        part = rows[start : start + size]
+        found = np.concatenate([found, part[np.diff(reader.take(part)[1]) > 0]])
+        start, size = start + size, 2 * size
+    return found[:most]

@@ -81,6 +81,7 @@ class LanguageModel(Adapters):
         self.context = context or (card.context if card else DEFAULT_CONTEXT)
         self._formatters: dict[GeneVocabulary, Formatter] = {}
         self._grammars: dict[tuple[GeneVocabulary, int], GeneGrammar] = {}
+        self._stops: dict[tuple[str, ...], StopStrings] = {}
         self._drafted: tuple[GeneGrammar, GeneDrafts] | None = None
         self._lock = RLock()
 
@@ -118,13 +119,24 @@ class LanguageModel(Adapters):
             Of the draws; an answer depends on it and on the prompt's place in the list.
         stop_strings
             Texts that end an answer, too; it is cut before the first.
+
+        Raises
+        ------
+        ValueError
+            If a prompt and its answer are more than the model reads; names the prompt.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list of texts, not one text")
         bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         tokens = [np.array(bos + ids, np.int32) for ids in self.tokenizer.encode_batch(prompts)]
+        limit = self.limit(max_new_tokens)
+        if long := [i for i, row in enumerate(tokens) if len(row) > limit]:
+            raise ValueError(
+                f"prompt {long[0]} takes {len(tokens[long[0]]):,} tokens and its answer up to {max_new_tokens:,}; the "
+                f"model reads {self.context:,}: shorten the prompt, or lower max_new_tokens"
+            )
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-        stops = StopStrings.build(self.tokenizer, stop_strings) if stop_strings else None
+        stops = self._stops_at(stop_strings) if stop_strings else None
         found = self.sample(tokens, max_new_tokens, sampling, seed=seed, stop_strings=stops)
         return found.texts(self.tokenizer.decode, stop_strings)
 
@@ -147,7 +159,9 @@ class LanguageModel(Adapters):
             If the answer alone takes all that the model reads.
         """
         if room >= self.context - 1:
-            raise ValueError(f"an answer of {room:,} tokens leaves no room for cells: the model reads {self.context:,}")
+            raise ValueError(
+                f"an answer of {room:,} tokens leaves no room for a prompt: the model reads {self.context:,}"
+            )
         return self.context - room
 
     def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
@@ -164,6 +178,17 @@ class LanguageModel(Adapters):
                 made = GeneGrammar.build(table, self.tokenizer.eos_id, exactly=n_genes)
                 self._grammars[vocabulary, n_genes] = made
             return self._grammars[vocabulary, n_genes]
+
+    def _stops_at(self, strings: Sequence[str]) -> StopStrings:
+        """Ends answers at these texts; those of the last few lists are kept, for each reads the whole vocabulary."""
+        if isinstance(strings, str):
+            raise TypeError("stop_strings must be a list of texts, not one text")
+        with self._lock:
+            if tuple(strings) not in self._stops:
+                while len(self._stops) >= KEPT_FORMATTERS:
+                    self._stops.pop(next(iter(self._stops)))
+                self._stops[tuple(strings)] = StopStrings.build(self.tokenizer, strings)
+            return self._stops[tuple(strings)]
 
     def drafts(self, vocabulary: GeneVocabulary, grammar: GeneGrammar) -> GeneDrafts:
         """Guesses of the names that training cells have most, for lists that follow ``grammar``.
@@ -202,6 +227,9 @@ class LanguageModel(Adapters):
         for path, leaf in jax.tree.leaves_with_path(self.params):
             sums = np.asarray(_sums(leaf), np.float32)
             state.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode() + sums.tobytes())
+        for path, variable in nnx.to_flat_state(self.params):
+            if (scale := variable.get_metadata().get("scale")) is not None:  # of an adapter, beside its arrays
+                state.update(f"{path}{scale}".encode())
         return state.hexdigest()
 
     @cached_property

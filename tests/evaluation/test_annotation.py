@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,7 +6,9 @@ import pytest
 
 from c2s_jax.evaluation import controls
 from c2s_jax.evaluation.annotation import UNPARSED, Annotations, _vote, annotate, annotation_metrics
-from c2s_jax.evaluation.context import templates_for
+from c2s_jax.evaluation.context import some_of, templates_for
+from c2s_jax.evaluation.generation import generate_cells
+from c2s_jax.generation import Sampling
 from c2s_jax.tasks import load_templates
 
 KNOWN = {"B cell", "T cell"}
@@ -26,12 +29,20 @@ def test_vote(answers, weights, winner, confidence):
     assert _vote(np.array(answers), np.array(weights), KNOWN) == (winner, pytest.approx(confidence))
 
 
+N = 140  # held-out cells, all of them labelled
+
+
 def truth(context, n: int) -> list[str]:
-    return context.corpus.cells("test").fields("cell_type")[:n].tolist()
+    return context.corpus.cells("test").fields("cell_type")[some_of(np.arange(N), n)].tolist()
+
+
+def told(labels: list[str], predicted: list[str], confidence: np.ndarray) -> Annotations:
+    cells = some_of(np.arange(N), len(labels))
+    return Annotations(np.array(labels), np.array(predicted), confidence, np.array(predicted)[:, None], cells)
 
 
 def test_right_answers_score_one(context, telling):
-    labels = truth(context, 140)
+    labels = truth(context, N)
     asked = telling([f" {label}." for label in labels])
     found = annotate(asked, "test")
     assert found.true.tolist() == found.predicted.tolist() == labels
@@ -52,7 +63,7 @@ def test_prompts_hold_the_cell_but_not_its_label(context, telling):
         context.corpus.cells("test"),
         context.corpus.genes.names,
     )
-    for i, prompt in enumerate(asked.sampler.prompts):
+    for i, prompt in zip(some_of(np.arange(N), 3).tolist(), asked.sampler.prompts):
         sentence = " ".join(names[g] for g in cells[i].genes[:30])
         assert prompt == template.model_input.format(organism="human", cell_sentence=sentence)
 
@@ -71,9 +82,8 @@ def test_prompts_with_genes_in_random_order(context, telling):
 
 def test_scrambles(context):
     """A model that tells types from the order of genes, and one that does as well without it."""
-    labels = np.array(truth(context, 140))
-    found = Annotations(labels, labels, np.ones(140), labels[:, None])
-    rolled = Annotations(labels, np.roll(labels, 1), np.ones(140), labels[:, None])
+    labels = np.array(truth(context, N))
+    found, rolled = (told(labels, answers, np.ones(N)) for answers in (labels, np.roll(labels, 1)))
     metrics = annotation_metrics(context, "test", found, rolled)
     scramble = metrics["scrambles"]["shuffled_genes"]
     assert scramble["accuracy"] == np.mean(np.roll(labels, 1) == labels) < 0.5
@@ -85,6 +95,20 @@ def test_scrambles(context):
         "accuracy": ["shuffled_genes"],
         "macro_f1": ["shuffled_genes"],
     }
+
+
+def test_of_many_cells_some_from_all_over_the_split(context, telling):
+    """The model, its scrambles and the baselines are measured on the same ones."""
+    asked = telling([" x."] * 30)
+    found = annotate(asked, "test", max_cells=30)
+    shuffled = annotate(asked, "test", max_cells=30, shuffle_genes=0)
+    made = generate_cells(asked, "test", sampling=Sampling(), max_cells=30)
+    assert found.cells.tolist() == shuffled.cells.tolist() == made.cells.tolist()
+    assert found.cells.max() > 100
+    assert found.true.tolist() == truth(context, 30)
+    right = dataclasses.replace(found, predicted=found.true)
+    metrics = annotation_metrics(context, "test", right, shuffled)
+    assert metrics["baselines"]["logistic_regression"]["accuracy"] > 0.7  # of other rows it would know nothing
 
 
 def test_answers_that_name_no_label(context, telling):
@@ -122,10 +146,11 @@ def test_several_prompts_vote_by_probability(context, telling):
 def test_metrics_by_hand(context):
     labels = truth(context, 4)
     confidence = np.array([0.9, 0.9, 0.6, 0.2])
-    found = Annotations(np.array(labels), np.array([*labels[:3], UNPARSED]), confidence, np.array([["?"]] * 4))
+    found = told(labels, [*labels[:3], UNPARSED], confidence)
     metrics = annotation_metrics(context, "test", found, found)
     assert metrics["accuracy"] == 0.75
     assert metrics["calibration"]["ece"] == pytest.approx((2 * 0.1 + 0.4 + 0.2) / 4)
     assert metrics["calibration"]["brier"] == pytest.approx((2 * 0.01 + 0.16 + 0.04) / 4)
     again = Annotations.from_json(json.loads(json.dumps(found.to_json())))
     np.testing.assert_array_equal(again.confidence, confidence)
+    np.testing.assert_array_equal(again.cells, found.cells)

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from c2s_jax.evaluation import generate_cells, generation_metrics, pages
-from c2s_jax.evaluation.context import dense_expression, sentences_of
+from c2s_jax.evaluation.context import dense_expression, sentences_of, some_of
 from c2s_jax.evaluation.generation import Generated, Spaces, populations
 from c2s_jax.generation import Sampling
 
 N = 60
+ROWS = some_of(np.arange(140), N)
 
 
 @pytest.fixture(scope="module")
 def real(context) -> list[list[str]]:
     """The held-out cells' genes."""
-    lists = sentences_of(context.corpus.cells("test"), np.arange(N), context.max_genes).lists()
+    lists = sentences_of(context.corpus.cells("test"), ROWS, context.max_genes).lists()
     return [[context.corpus.genes.names[g] for g in genes] for genes in lists]
 
 
@@ -50,7 +51,7 @@ def test_another_real_cell_is_cut_like_a_generated_one(context, telling, real):
     cells = populations(short, "test", made, components=8, seed=0)
     assert {len(x) for x in cells.drawn.sentences.lists()} == {5}
     drawn = generation_metrics(short, "test", made, cells, k=5)["references"]["real_vs_real"]
-    held_out = sentences_of(context.corpus.cells("test"), np.arange(N), 5).lists()
+    held_out = sentences_of(context.corpus.cells("test"), ROWS, 5).lists()
     shared = [len(set(a) & set(b)) for a, b in zip(cells.drawn.sentences.lists(), held_out)]
     assert drawn["overlap"] == pytest.approx(np.mean(shared) / 5)
     assert drawn["jaccard"] == pytest.approx(np.mean([s / (10 - s) for s in shared]))
@@ -74,7 +75,7 @@ def test_counts_by_hand(context, telling, real):
 def test_conditions_are_the_held_out_cells_types(context, telling, real):
     asked = telling([" A."] * 12)
     made = generate_cells(asked, "test", sampling=Sampling(temperature=0.7), max_cells=12)
-    labels = context.corpus.cells("test").fields("cell_type")[:12]
+    labels = context.corpus.cells("test").fields("cell_type")[some_of(np.arange(140), 12)]
     assert made.labels.tolist() == labels.tolist()
     assert asked.sampler.sampling == Sampling(temperature=0.7)
     for prompt, label, genes in zip(asked.sampler.prompts, labels, real):

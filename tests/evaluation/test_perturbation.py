@@ -13,7 +13,7 @@ from c2s_jax import metrics
 from c2s_jax.data.corpus import GeneSet
 from c2s_jax.encoders import load_cell_encoder
 from c2s_jax.evaluation import controls, perturbation, spaces, suite_pages, suites
-from c2s_jax.evaluation.context import dense_expression, sentences_of
+from c2s_jax.evaluation.context import dense_expression, sentences_of, some_of
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.evaluation.perturbed import control_side, moved_controls, perturbed, training_sides, untreated
 from c2s_jax.generation import Sampling
@@ -25,7 +25,7 @@ N = 60
 
 def treated_rows(corpus) -> np.ndarray:
     cells = corpus.cells("test")
-    return np.flatnonzero((cells.fields("cell_type") != "") & (cells.fields("perturbation") != "ctrl"))[:N]
+    return some_of(np.flatnonzero((cells.fields("cell_type") != "") & (cells.fields("perturbation") != "ctrl")), N)
 
 
 def test_perturbation_with_perfect_answers(corpus, repeating, tmp_path):

@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from c2s_jax.evaluation import bulk, controls, embedding_suite, suite_pages, suites
-from c2s_jax.evaluation.context import dense_expression, ranked
+from c2s_jax.evaluation.context import dense_expression, ranked, sentences_of, some_of
 from c2s_jax.evaluation.store import Store, weights_fingerprint
 
 
@@ -64,6 +64,23 @@ def test_embedding_beside_its_baseline_and_scrambles(context, monkeypatch, tmp_p
     assert scrambles["shuffled_labels"]["knn_accuracy"] < 0.35 < scrambles["shuffled_genes"]["knn_accuracy"]
     assert scrambles["shuffled_genes"]["knn_accuracy"] < found["knn_accuracy"]
     assert controls.unbeaten(found, scrambles) == {}
+
+
+def test_embedding_of_some_cells_from_all_over_the_splits(context, monkeypatch):
+    read = []
+
+    class Keeping(Reader):
+        def __call__(self, sentences):
+            read.append(sentences.genes.tolist())
+            return super().__call__(sentences)
+
+    monkeypatch.setattr(embedding_suite, "Embedder", Keeping)
+    found = embedding_suite.embedding_metrics(context, "test", k=5, components=4, max_cells=50)
+    assert found["n"] == 50
+    for split, genes in zip(("train", "test"), read):
+        cells = context.corpus.cells(split)
+        rows = some_of(np.flatnonzero(cells.fields("cell_type") != ""), 50)
+        assert genes == sentences_of(cells, rows, context.max_genes).genes.tolist()
 
 
 def test_an_embedding_of_noise_is_flagged(context, monkeypatch):

@@ -96,6 +96,22 @@ def test_one_base_and_several_adapters(base: Path, adapters: dict[str, Path]) ->
     assert len(set(compiled.values())) == 3
 
 
+def test_the_scale_is_part_of_the_fingerprint(base: Path, tmp_path: Path) -> None:
+    """Results of an adapter are not taken for those of one that differs in its scale alone."""
+    for name, alpha in (("weak", 2.0), ("strong", 40.0)):
+        module = from_hf(base)
+        lora.add(module, lora.LoRAConfig(2, alpha, 0.0, ("qkv",)), nnx.Rngs(0))
+        randomize(module, 0)
+        save_adapter(module, tmp_path / name)
+    model = c2s_jax.load(base, adapters={name: tmp_path / name for name in ("weak", "strong")})
+    found = []
+    for name in (None, "weak", "strong", "weak"):
+        model.use_adapter(name)
+        found.append(model.fingerprint)
+    assert len(set(found)) == 3
+    assert found[1] == found[3]
+
+
 def test_on_a_mesh(base: Path, adapters: dict[str, Path]) -> None:
     model = c2s_jax.load(base, mesh=make_mesh({"fsdp": 4, "tensor": 2}))
     model.add_adapter("liver", adapters["liver"])

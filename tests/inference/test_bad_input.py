@@ -101,7 +101,7 @@ def test_a_question_of_ten_million_characters(model, pbmc, monkeypatch):
         model.ask(pbmc, "why? " * 150, max_new_tokens=8)
     with pytest.raises(ValueError, match="question is empty"):
         model.ask(pbmc, " \n")
-    with pytest.raises(ValueError, match="leaves no room for cells"):
+    with pytest.raises(ValueError, match="leaves no room for a prompt"):
         model.ask(pbmc, "Why?", max_new_tokens=1000)
 
 

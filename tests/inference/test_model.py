@@ -105,6 +105,27 @@ def test_sampling(folder: Path) -> None:
     assert draw(top_k=1) == model.complete(PROMPTS, NEW)
 
 
+def test_prompts_and_answers_beyond_the_context(folder: Path) -> None:
+    model = inference.load(folder / "hf", context=12)
+    length = len(model.tokenizer.encode("CD3D CD3D")) + (model.tokenizer.bos_id is not None)
+    assert model.complete(["CD3D CD3D"], 12 - length)
+    with pytest.raises(ValueError, match=rf"prompt 1 takes {length} tokens and its answer up to {13 - length}; .* 12"):
+        model.complete(["CD3D", "CD3D CD3D"], 13 - length)
+    with pytest.raises(ValueError, match="leaves no room for a prompt"):
+        model.complete(["CD3D"], 12)
+
+
+def test_automata_of_stop_strings_are_kept(folders: dict[str, Path]) -> None:
+    model = inference.load(folders["gemma2"] / "ours")
+    (whole,) = model.complete(PROMPTS[:1], NEW)
+    stop = whole[len(whole) // 2]
+    assert model.complete(PROMPTS[:1], NEW, stop_strings=[stop]) == [whole[: whole.index(stop)]]
+    kept = model._stops_at([stop])
+    assert model._stops_at((stop,)) is kept is not model._stops_at([stop, "x"])
+    with pytest.raises(TypeError, match="stop_strings must be a list of texts"):
+        model.complete(PROMPTS[:1], NEW, stop_strings=stop)
+
+
 def test_errors(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = folders["gemma2"]
     with pytest.raises(TypeError, match="a list of texts"):
