@@ -1,4 +1,4 @@
-"""Matrices in files that come in other ways than as files of AnnData."""
+"""Matrices in files that come in other ways than as files of AnnData, and in types that SciPy does not have."""
 
 import anndata as ad
 import h5py
@@ -41,3 +41,24 @@ def test_a_backed_file_that_was_written_anew(tmp_path):
             np.testing.assert_array_equal(read(table), times * files.COUNTS)
         backed.file.close()
     assert len(list((tmp_path / "scratch").glob("rows-*[!k]"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "key", "chunks"),
+    [
+        (None, "X/data", None),
+        ("columns", "layers/columns/data", None),
+        ("dense", "layers/dense", None),
+        ("dense", "layers/dense", (files.N_CELLS, 3)),
+    ],
+)
+def test_values_of_two_bytes(tmp_path, monkeypatch, layer, key, chunks):
+    monkeypatch.setattr(matrices, "_TALL_CHUNK", 30)
+    path = files.h5ad(tmp_path)
+    with h5py.File(path, "a") as file:
+        attributes, values = dict(file[key].attrs), file[key][:]
+        del file[key]
+        file.create_dataset(key, data=values.astype(np.float16), chunks=chunks).attrs.update(attributes)
+    with open_cells(path, layer=layer) as table:
+        assert table.sample(8).dtype == np.float32
+        np.testing.assert_array_equal(read(table), files.COUNTS)
