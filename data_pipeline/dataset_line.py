@@ -27,7 +27,7 @@ def dataset_line(
     source = dataset.source
     return {
         "name": source.name,
-        "organism": source.organism,
+        "organism": _organism(dataset),
         "abstracts": list(source.abstracts),
         "captions": {value: list(texts) for value, texts in source.captions.items()},
         "caption_field": source.caption_field,
@@ -42,6 +42,13 @@ def dataset_line(
         },
         "provenance": _provenance(dataset, convert),
     }
+
+
+def _organism(dataset: Dataset) -> str:
+    """That of the cells, "" where they differ."""
+    column = dataset.field("organism")
+    there = np.unique(column.codes[dataset.kept])
+    return str(column.values[there[0]]) if len(there) == 1 else ""
 
 
 def _provenance(dataset: Dataset, convert: Conversion) -> dict[str, Any]:

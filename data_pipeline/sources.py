@@ -107,6 +107,11 @@ class Source:
 
     @property
     def file(self) -> str | None:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its data sets are called in the corpus: its own name and, if sums are asked for, that of the sums."""
+        return (self.name, f"{self.name}_pseudobulk") if self.pseudobulk else (self.name,)
+
         """Name of the file, without its folder; None for data in memory."""
         return None if isinstance(self.data, ad.AnnData) else Path(self.data).name
 
