@@ -61,7 +61,7 @@ def _provenance(dataset: Dataset, convert: Conversion) -> dict[str, Any]:
         "normalisation": {"scale": convert.merged_scale.text, "target_sum": convert.target_sum},
         "min_genes": source.min_genes,
         "min_cells": source.min_cells,
-        "report": [convert.sentence(dataset.facts["matrix"]), *dataset.report],
+        "report": [convert.sentence(dataset.facts["matrix"], source.expression.get("target_sum")), *dataset.report],
         "split": dict(zip(fmt.SPLITS, options.split, strict=True)),
         "split_by": options.split_by,
         "tile_side": options.tile_side,

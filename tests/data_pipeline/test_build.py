@@ -211,6 +211,16 @@ def test_two_data_sets_of_one_name(tmp_path, make_adata):
         build_corpus(paths, tmp_path / "c", obs_columns=COLUMNS)
 
 
+def test_a_total_that_is_not_used_is_reported(tmp_path, make_adata):
+    counts, logged = make_adata(seed=1), make_adata(seed=2)
+    logged.X = logged.X.multiply(1.5).tocsr().log1p()
+    sources = [counts, logged]
+    corpus = Corpus(build_corpus(sources, tmp_path / "c", obs_columns=COLUMNS, target_sum=500.0))
+    said = [d["provenance"]["report"][0] for d in corpus.datasets]
+    assert "normalised to a total of 500" in said[0]
+    assert ["target_sum=500 is not used, as only counts are normalised" in text for text in said] == [False, True]
+
+
 def test_input_that_cannot_be_read(tmp_path):
     (tmp_path / "x.h5ad").write_text("no HDF5")
     with pytest.raises(ValueError, match=r"x\.h5ad"):
