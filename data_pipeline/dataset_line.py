@@ -27,7 +27,7 @@ def dataset_line(
     source = dataset.source
     return {
         "name": source.name,
-        "organism": source.organism,
+        "organism": _organism(dataset),
         "abstracts": list(source.abstracts),
         "captions": {value: list(texts) for value, texts in source.captions.items()},
         "caption_field": source.caption_field,
@@ -44,6 +44,13 @@ def dataset_line(
     }
 
 
+def _organism(dataset: Dataset) -> str:
+    """That of the cells, "" where they differ."""
+    column = dataset.field("organism")
+    there = np.unique(column.codes[dataset.kept])
+    return str(column.values[there[0]]) if len(there) == 1 else ""
+
+
 def _provenance(dataset: Dataset, convert: Conversion) -> dict[str, Any]:
     source, options, sums_of = dataset.source, dataset.job.options, dataset.job.sums_of
     return {
@@ -54,7 +61,7 @@ def _provenance(dataset: Dataset, convert: Conversion) -> dict[str, Any]:
         "normalisation": {"scale": convert.merged_scale.text, "target_sum": convert.target_sum},
         "min_genes": source.min_genes,
         "min_cells": source.min_cells,
-        "report": [convert.sentence(dataset.facts["matrix"]), *dataset.report],
+        "report": [convert.sentence(dataset.facts["matrix"], source.expression.get("target_sum")), *dataset.report],
         "split": dict(zip(fmt.SPLITS, options.split, strict=True)),
         "split_by": options.split_by,
         "tile_side": options.tile_side,

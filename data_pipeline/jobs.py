@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import metadata
@@ -87,6 +88,10 @@ def check(sources: tuple[Source, ...], options: BuildOptions) -> None:
     """Raise `ValueError` for what cannot be built, before any file is opened."""
     if not sources:
         raise ValueError("no input: give at least one AnnData or .h5ad file")
+    named = Counter(name for source in sources for name in source.names)
+    for name, n in named.items():
+        if n > 1:
+            raise ValueError(f"{n} data sets are named {name!r}; give each a name of its own (name of its Source)")
     shares = np.asarray(options.split, dtype=np.float64)
     if shares.shape != (len(fmt.SPLITS),):
         raise ValueError(f"split={options.split}: expected {len(fmt.SPLITS)} shares ({', '.join(fmt.SPLITS)})")

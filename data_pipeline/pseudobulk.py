@@ -25,8 +25,6 @@ from data_pipeline.jobs import Job, Unit
 from data_pipeline.sources import Source
 from data_pipeline.staging import Staging
 
-SUFFIX = "_pseudobulk"
-
 
 @dataclass(frozen=True)
 class Groups:
@@ -58,9 +56,9 @@ def _path(staging: Staging, parent: int) -> Path:
 
 
 def _source_of_sums(source: Source, path: Path) -> Source:
-    columns = {name: name for name in fmt.FIELDS if name != "organism"}
+    columns = {name: name for name in fmt.FIELDS}
     expression = {"scale": "counts", "target_sum": source.expression.get("target_sum"), "empty_cells": "drop"}
-    return Source(path, f"{source.name}{SUFFIX}", source.organism, columns, expression=expression)
+    return Source(path, source.names[1], obs_columns=columns, expression=expression)
 
 
 def plan_sums(job: Job, arrangement: Arrangement) -> list[Unit]:

@@ -102,8 +102,15 @@ class Source:
             raise ValueError(f"perturbation_separator of {self.name}, but no column is given for 'perturbation'")
         if self.radius is not None and (self.spatial_key is None or not self.radius > 0):
             raise ValueError(f"radius of {self.name} is {self.radius}: it must be positive, with a key of coordinates")
+        if self.spatial_unit and self.spatial_key is None:
+            raise ValueError(f"spatial_unit of {self.name} is {self.spatial_unit!r}, but no spatial_key is given")
         if min(self.min_genes, self.min_cells) < 0:
             raise ValueError(f"min_genes and min_cells of {self.name} must not be negative")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its data sets are called in the corpus: its own name and, if sums are asked for, that of the sums."""
+        return (self.name, f"{self.name}_pseudobulk") if self.pseudobulk else (self.name,)
 
     @property
     def file(self) -> str | None:

@@ -52,11 +52,13 @@ class Conversion:
         lengths = np.diff(merged.indptr)
         return to_log10(merged.data, lengths, self.merged_scale, totals, self.target_sum)
 
-    def sentence(self, name: str) -> str:
-        """What is done to the matrix `name`, for a report."""
+    def sentence(self, name: str, asked: float | None) -> str:
+        """What is done to the matrix `name`, for a report; `asked` is the `target_sum` that was asked for."""
         scale = self.merged_scale
         to = f", normalised to a total of {self.target_sum:g} a cell" if self.target_sum is not None else ""
-        return f"adata.{name} is read as {scale.text} ({scale.why}){to}; expression is log10(1 + normalised)"
+        unused = asked is not None and self.target_sum is None
+        but = f"; target_sum={asked:g} is not used, as only counts are normalised" if unused else ""
+        return f"adata.{name} is read as {scale.text} ({scale.why}){to}; expression is log10(1 + normalised){but}"
 
 
 def conversion(

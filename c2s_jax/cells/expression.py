@@ -96,7 +96,7 @@ def expression_matrix(
         and 4 of log2 intensities), "log10p" (used as is), or "auto" to find out.
     target_sum
         Total of a cell's counts after normalisation; None: the median over the cells of `adata`, so that it
-        depends on which cells are in it.
+        depends on which cells are in it. Values on other scales are not normalised again.
     duplicates
         Genes of equal name, also by upper-casing: "error", or "sum" to add up their expression (on the linear
         scale).
@@ -125,7 +125,7 @@ def expression_matrix(
     totals = statistics.totals[rows]
     found = conversion(statistics, totals, columns, scale=scale, log1p_base=_log1p_base(adata), target_sum=target_sum)
     merged = found.merged(matrix if len(rows) == matrix.shape[0] else matrix[rows])
-    report.insert(0, found.sentence(name))
+    report.insert(0, found.sentence(name, target_sum))
     cell_ids = np.asarray(adata.obs_names, dtype=str)[rows]
     if len(set(cell_ids.tolist())) < len(cell_ids):
         report.append("some cells share an id (obs_names): ties of such cells are broken alike")

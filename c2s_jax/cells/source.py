@@ -108,7 +108,9 @@ def as_csr(matrix: Any, name: str) -> sparse.csr_matrix:
     if csr.indices.dtype != csr.indptr.dtype:  # as in files of many entries; SciPy's routines want one type
         csr = sparse.csr_matrix((csr.data, csr.indices, csr.indptr), shape=csr.shape)
     shares = sparse.issparse(matrix) and matrix.format == "csr"
-    if shares and not (csr.has_canonical_format and np.all(csr.data)):
+    if shares and csr.has_canonical_format and np.all(csr.data):
+        return csr
+    if shares:
         csr = csr.copy()
     csr.sum_duplicates()
     csr.eliminate_zeros()

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ROUNDS = 6
+SMALL_HALF, SMALL_ROUNDS = 2, 12  # functions of so few bits are few, and take more rounds to mix
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -63,9 +64,19 @@ def permuted(index: ArrayLike, n: ArrayLike, key: ArrayLike) -> NDArray[np.int64
 
 
 def _feistel(x: NDArray[np.uint64], salt: NDArray[np.uint64], half: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    out = _rounds(range(ROUNDS), x, salt, half)
+    small = np.flatnonzero(half <= SMALL_HALF)
+    if small.size:
+        out[small] = _rounds(range(ROUNDS, SMALL_ROUNDS), out[small], salt[small], half[small])
+    return out
+
+
+def _rounds(
+    numbers: range, x: NDArray[np.uint64], salt: NDArray[np.uint64], half: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = x >> half, x & mask
-    for i in range(ROUNDS):
+    for i in numbers:
         left, right = right, left ^ (_mix(right ^ _mix(salt + np.uint64(i))) & mask)
     return (left << half) | right
 

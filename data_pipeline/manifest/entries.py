@@ -50,8 +50,9 @@ class Entries:
         if made is None or not paths:
             return
         for name, path in zip(_names(paths, settings.get("name")), paths, strict=True):
-            self._places.setdefault(name, []).append(place)
             self.sources.append(replace(made, data=path, name=name))
+            for taken in self.sources[-1].names:
+                self._places.setdefault(taken, []).append(place)
 
     def check_names(self) -> None:
         """Report names that two data sets have."""

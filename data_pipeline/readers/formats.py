@@ -23,13 +23,17 @@ class _Asked:
     layer: str | None
     use_raw: bool | None
     genome: str | None
-    soma: SomaOptions
+    soma: SomaOptions | None
     scratch: Path | None
 
     def refuse(self, path: str, **options: object) -> None:
         for name, value in options.items():
             if value:
                 raise ReadError(f"{path}: {name}={value!r} is given, but a file of this format has one matrix only")
+
+    def refuse_soma(self, name: str) -> None:
+        if self.soma is not None:
+            raise ReadError(f"{name}: soma is given, but this is no SOMA experiment; leave soma out")
 
 
 def _h5ad(path: str, asked: _Asked) -> CellTable:
@@ -52,7 +56,7 @@ def _tenx_mtx(path: str, asked: _Asked) -> CellTable:
 
 def _soma(path: str, asked: _Asked) -> CellTable:
     asked.refuse(path, use_raw=asked.use_raw)
-    return soma_table(path, asked.soma, layer=asked.layer)
+    return soma_table(path, asked.soma or SomaOptions(), layer=asked.layer)
 
 
 FORMATS: Mapping[str, Callable[[str, _Asked], CellTable]] = {
@@ -92,7 +96,7 @@ def open_cells(
     naming
         Which genes, and what they are called.
     soma
-        Which part of a SOMA experiment.
+        Which part of a SOMA experiment; of other data, an error.
     scratch
         Folder for the temporary files that matrices stored by columns need. They are kept there for the
         next who opens the same file, until their owner removes the folder. None: files of this table
@@ -113,7 +117,7 @@ def open_cells(
     kept = None if scratch is None else Path(scratch)
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
-    asked = _Asked(layer, use_raw, naming.prefix, soma or SomaOptions(), kept)
+    asked = _Asked(layer, use_raw, naming.prefix, soma, kept)
     table = _open(data, name, format, asked)
     with closing_on_error() as resources:
         resources.callback(table.close)
@@ -123,13 +127,18 @@ def open_cells(
 
 def _open(data: ad.AnnData | str | Path, name: str | None, format: str | None, asked: _Asked) -> CellTable:
     if isinstance(data, ad.AnnData):
-        return memory_table(data, name or "AnnData", layer=asked.layer, use_raw=asked.use_raw, scratch=asked.scratch)
+        name = name or "AnnData"
+        asked.refuse_soma(name)
+        return memory_table(data, name, layer=asked.layer, use_raw=asked.use_raw, scratch=asked.scratch)
     path = str(data)
     if format is not None and format not in FORMATS:
         raise ReadError(f"{path}: format {format!r} is unknown; there is {', '.join(FORMATS)}")
     if not _is_uri(path) and not Path(path).exists():
         raise FileNotFoundError(f"input file not found: {path}")
-    return FORMATS[format or guess_format(path, asked.scratch)](path, asked)
+    found = format or guess_format(path, asked.scratch)
+    if found != "soma":
+        asked.refuse_soma(path)
+    return FORMATS[found](path, asked)
 
 
 def guess_format(data: str | Path, scratch: Path | None = None) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .errors import ReadError
-from .transpose import Entries, compressed_columns, tall_tiles, transposed
+from .transpose import Entries, compressed_columns, tall_tiles, transposed, value_type
 
 # A row of chunks taller than this would be decompressed again for each of many blocks of rows.
 _TALL_CHUNK = 16_384
@@ -63,7 +63,7 @@ class CompressedRows(RowMatrix):
         self._indices, self._data, self._what = indices, data, what
         self.shape = (len(self._indptr) - 1, int(n_columns))
         self.n_entries = int(self._indptr[-1])
-        self.dtype = np.dtype(data.dtype)
+        self.dtype = value_type(data.dtype)
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
         first, last = int(self._indptr[start]), int(self._indptr[stop])
@@ -71,7 +71,7 @@ class CompressedRows(RowMatrix):
         if len(indices) and (indices.min() < 0 or indices.max() >= self.shape[1]):
             wrong = int(indices.min()) if indices.min() < 0 else int(indices.max())
             raise ReadError(f"{self._what} has an entry in column {wrong} of {self.shape[1]}: the file is damaged")
-        data = np.require(self._data[first:last], requirements="W")
+        data = np.require(self._data[first:last], self.dtype, "W")
         indptr = self._indptr[start : stop + 1] - first
         return sparse.csr_matrix((data, indices, indptr), shape=(stop - start, self.shape[1]))
 
@@ -84,11 +84,12 @@ class SlicedRows(RowMatrix):
             raise ReadError(f"{what} has {len(matrix.shape)} dimensions, expected cells × genes")
         self._matrix = matrix
         self.shape = (int(matrix.shape[0]), int(matrix.shape[1]))
-        self.dtype = np.dtype(matrix.dtype)
+        self.dtype = value_type(matrix.dtype)
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
         block = self._matrix[start:stop]
-        return sparse.csr_matrix(block.compute() if hasattr(block, "compute") else block)
+        block = block.compute() if hasattr(block, "compute") else block
+        return sparse.csr_matrix(block.astype(self.dtype, copy=False))
 
 
 class TransposedRows(RowMatrix):
@@ -126,7 +127,7 @@ class TransposedRows(RowMatrix):
             chosen = np.unique(rows)
             chosen = chosen[:: -(-len(chosen) // n_rows)]
             kept = np.isin(rows, chosen)
-            entries = (values[kept], (np.searchsorted(chosen, rows[kept]), columns[kept]))
+            entries = (values[kept].astype(self.dtype), (np.searchsorted(chosen, rows[kept]), columns[kept]))
             return sparse.csr_matrix(entries, shape=(len(chosen), self.shape[1]))
         return sparse.csr_matrix((0, self.shape[1]), dtype=self.dtype)
 

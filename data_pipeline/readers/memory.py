@@ -12,6 +12,7 @@ from .matrices import RowMatrix, as_rows
 from .names import check_annotation, checked_index
 from .selection import Lazy, alternatives, choose, layer_name
 from .table import CellTable
+from .transpose import file_key
 
 
 def memory_table(
@@ -44,7 +45,10 @@ def _matrices(adata: ad.AnnData, name: str, scratch: Path | None, resources: Exi
     def rows(what: str) -> RowMatrix:
         holder = adata.raw if what == "raw" else adata
         held = holder.X if what in ("X", "raw") else adata.layers[layers[what]]
-        return as_rows(held, f"{name}: adata.{what}", scratch, f"{adata.filename}:{what}", resources)
+        file = adata.filename if what in ("X", "raw") else None  # of a backed AnnData, these alone are the file's
+        if file is None:  # no key would tell it from other data, so its temporary files are its own
+            return as_rows(held, f"{name}: adata.{what}", None, "", resources)
+        return as_rows(held, f"{name}: adata.{what}", scratch, f"{file_key(Path(file))}:{what}", resources)
 
     layers = {layer_name(layer): layer for layer in adata.layers}
     there = [*(["X"] if adata.X is not None else []), *(["raw"] if adata.raw is not None else []), *layers]

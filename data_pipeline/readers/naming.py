@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from c2s_jax.cells import CellDataError
-from c2s_jax.cells.aliases import rename_aliases
+from c2s_jax.cells.aliases import AliasTable, rename_aliases
 from c2s_jax.cells.errors import shown
 from c2s_jax.cells.genes import gene_symbols
 from c2s_jax.cells.species import one_species, species_tags, strip_prefix
@@ -32,7 +32,8 @@ class GeneNaming:
         Of the names of the species to read, where there are several.
     aliases : dict of upper-cased alias to symbol, or AliasTable
     unknown : "keep" or "drop"
-        What becomes of names that are no approved symbols after that, if the table of aliases knows those.
+        What becomes of names that are no approved symbols after that. To drop them takes an AliasTable that has all
+        approved symbols.
     """
 
     column: str | None = None
@@ -49,17 +50,21 @@ def name_genes(table: CellTable, naming: GeneNaming) -> None:
     ReadError
         If the genes cannot be named; the message names the file.
     """
+    if naming.unknown == "drop" and not (isinstance(naming.aliases, AliasTable) and naming.aliases.complete):
+        raise ReadError(
+            f"{table.name}: unknown_genes='drop' needs aliases with all approved symbols, as HGNC's complete set has "
+            "them; give such a table as aliases, or leave unknown_genes out"
+        )
     try:
         prefix = _choose_species(table, naming.prefix)
         names = gene_symbols(table.var, naming.column, table.report)
         # symbols in a column of their own may have the prefix too
         table.symbols = strip_prefix(names, prefix) if prefix else names
-        if naming.aliases:
-            table.symbols, known, said = rename_aliases(table.symbols, naming.aliases)
-            table.report.extend(said)
-            if naming.unknown == "drop":
-                dropped = shown(table.symbols[i] for i in np.flatnonzero(~known))
-                table.select_genes(known, f"names that are no approved symbols are left out: {dropped}")
+        table.symbols, known, said = rename_aliases(table.symbols, naming.aliases)
+        table.report.extend(said)
+        if naming.unknown == "drop":
+            dropped = shown(table.symbols[i] for i in np.flatnonzero(~known))
+            table.select_genes(known, f"names that are no approved symbols are left out: {dropped}")
     except ReadError:
         raise
     except CellDataError as error:

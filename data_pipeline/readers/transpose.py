@@ -51,6 +51,11 @@ def file_key(path: Path) -> str:
     return f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
 
 
+def value_type(dtype: Any) -> np.dtype:
+    """The type that values of a matrix are read as: SciPy has none of float16."""
+    return np.dtype(np.float32 if dtype == np.float16 else dtype)
+
+
 def compressed_columns(indptr: NDArray[np.int64], indices: Any, data: Any, n_rows: int, what: str) -> Entries:
     """Entries of a CSC matrix whose `indices` and `data` are arrays of a file."""
     bounds = range(0, int(indptr[-1]), _BLOCK_ENTRIES)
@@ -74,7 +79,7 @@ def compressed_columns(indptr: NDArray[np.int64], indices: Any, data: Any, n_row
             columns = np.searchsorted(indptr, positions, side="right") - 1
             yield part, columns, np.asarray(data[start : start + len(part)])
 
-    return Entries(row_lengths, blocks, np.dtype(data.dtype), int(indptr[-1]))
+    return Entries(row_lengths, blocks, value_type(data.dtype), int(indptr[-1]))
 
 
 def tall_tiles(matrix: Any) -> Entries:
@@ -97,7 +102,7 @@ def tall_tiles(matrix: Any) -> Entries:
             rows, columns = np.nonzero(tile)
             yield rows + top, columns + left, tile[rows, columns]
 
-    return Entries(row_lengths, blocks, np.dtype(matrix.dtype))
+    return Entries(row_lengths, blocks, value_type(matrix.dtype))
 
 
 def transposed(

@@ -217,7 +217,8 @@ def rich(gene_names) -> CorpusInMemory:
             {"name": "atlas", "abstracts": ["We looked at blood.", "Blood and lung were profiled."], "control": ""}
             | {"captions": texts, "caption_field": "cell_type"},
             {"name": "screen", "abstracts": [], "captions": {}, "caption_field": "cell_type", "control": "control"},
-            {"name": "atlas_pseudobulk", "abstracts": [], "captions": {}, "caption_field": "cell_type", "control": ""},
+            {"name": "sums", "abstracts": [], "captions": {}, "caption_field": "cell_type", "control": ""}
+            | {"provenance": {"sums_of": "atlas"}},
         ],
         gene_sets=[
             GeneSet(f"set {i} of genes", "", source, rng.permutation(len(gene_names))[:8].astype(np.int32), split)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from c2s_jax.data.permute import generator, permuted
+from c2s_jax.data.permute import generator, keys, permuted
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 16, 17, 100, 255, 256, 257, 1000, 4097])
@@ -42,16 +42,26 @@ def test_every_item_comes_first_equally_often(n):
     assert chi2 < n + 6 * np.sqrt(2 * n)
 
 
+@pytest.mark.parametrize("n", [5, 7, 20])
+def test_every_two_items_come_first_equally_often(n):
+    streams, pairs = 100_000, n * (n - 1)
+    stream = np.arange(streams)
+    first, second = (permuted(np.full(streams, place), n, keys(stream, 4)) for place in (0, 1))
+    counts = np.bincount(first * n + second, minlength=n * n)[~np.eye(n, dtype=bool).ravel()]
+    chi2 = np.sum((counts - streams / pairs) ** 2) / (streams / pairs)
+    assert chi2 < pairs + 6 * np.sqrt(2 * pairs)
+
+
 def test_nothing_to_permute():
     with pytest.raises(ValueError, match="empty set"):
         permuted(np.arange(1), 0, key=0)
 
 
 def test_generator_depends_on_its_key_alone():
-    keys = [(), (0, 1), (1, 0), (1,), (1, 0, 1), (1, 0, 2), (2, 5, 1)]
-    draws = {key: tuple(generator(*key).integers(1 << 40, size=4).tolist()) for key in keys}
+    parts = [(), (0, 1), (1, 0), (1,), (1, 0, 1), (1, 0, 2), (2, 5, 1)]
+    draws = {key: tuple(generator(*key).integers(1 << 40, size=4).tolist()) for key in parts}
     assert draws[(1,)] == draws[(1, 0)]
-    assert len(set(draws.values())) == len(keys) - 1
+    assert len(set(draws.values())) == len(parts) - 1
     assert tuple(generator(2, 5, 1).integers(1 << 40, size=4).tolist()) == draws[(2, 5, 1)]
     with pytest.raises(ValueError, match="at most three"):
         generator(1, 2, 3, 4)

@@ -202,6 +202,25 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, make_adata, change, mes
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_data_sets_of_one_name(tmp_path, make_adata):
+    paths = [tmp_path / folder / "cells.h5ad" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        make_adata().write_h5ad(path)
+    with pytest.raises(ValueError, match="2 data sets are named 'cells'; give each a name of its own"):
+        build_corpus(paths, tmp_path / "c", obs_columns=COLUMNS)
+
+
+def test_a_total_that_is_not_used_is_reported(tmp_path, make_adata):
+    counts, logged = make_adata(seed=1), make_adata(seed=2)
+    logged.X = logged.X.multiply(1.5).tocsr().log1p()
+    sources = [counts, logged]
+    corpus = Corpus(build_corpus(sources, tmp_path / "c", obs_columns=COLUMNS, target_sum=500.0))
+    said = [d["provenance"]["report"][0] for d in corpus.datasets]
+    assert "normalised to a total of 500" in said[0]
+    assert ["target_sum=500 is not used, as only counts are normalised" in text for text in said] == [False, True]
+
+
 def test_input_that_cannot_be_read(tmp_path):
     (tmp_path / "x.h5ad").write_text("no HDF5")
     with pytest.raises(ValueError, match=r"x\.h5ad"):

@@ -10,7 +10,6 @@ from absl import flags
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from c2s_jax.cells.pseudobulk import pseudobulk
 from c2s_jax.data.augment import Augmentation
 from c2s_jax.data.contexts import Known
 from c2s_jax.data.corpus import Corpus
@@ -223,9 +222,8 @@ def test_prompts_are_what_a_model_reads(described, folder, bundle):
 
 
 def test_prompts_of_pseudobulk(sources, tmp_path, bundle):
-    sums = pseudobulk(sources[0].data, ["patient", "label", "treatment"])
-    bulk = dataclasses.replace(sources[0], data=sums, name="screen_pseudobulk", questions=(), captions={})
-    corpus = Corpus(build_corpus([sources[0], bulk], tmp_path / "corpus", split=(1, 0, 0)))
+    screen = dataclasses.replace(sources[0], pseudobulk=("donor", "cell_type", "perturbation"))
+    corpus = Corpus(build_corpus(screen, tmp_path / "corpus", split=(1, 0, 0)))
     found = {row[0]: row[1] for row in task_tables(supported_tasks(corpus))[0].rows}
     assert found["bulk_generation"] > 100
     assert found["cell_generation_from_bulk"] > 100

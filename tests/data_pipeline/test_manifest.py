@@ -198,6 +198,12 @@ def test_names_tell_files_apart(folder):
     same = "datasets: [{path: data/skin.h5ad}, {path: data/skin.h5ad, layer: dense}]"
     with pytest.raises(ManifestError, match=r"datasets\[0\], datasets\[1\]: 2 data sets are named 'skin'; give each"):
         load_manifest(write(folder, same))
+    sums = """
+    defaults: {columns: {donor: note}}
+    datasets: [{path: data/skin.h5ad, pseudobulk: donor}, {path: data/lung_1.h5ad, name: skin_pseudobulk}]
+    """
+    with pytest.raises(ManifestError, match=r"datasets\[0\], datasets\[1\]: 2 data sets are named 'skin_pseudobulk'"):
+        load_manifest(write(folder, sums))
 
 
 def test_uris_are_left_alone(folder):

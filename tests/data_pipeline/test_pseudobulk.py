@@ -61,6 +61,31 @@ def test_rows_are_the_sums_of_their_splits_cells(tmp_path, adata):
     assert [d["provenance"]["sums_of"] for d in corpus.datasets] == [None, "s"]
 
 
+def test_names_of_sums_are_taken_too(tmp_path, adata):
+    other = Source(adata, "s_pseudobulk", obs_columns={"cell_type": "label"})
+    with pytest.raises(ValueError, match="2 data sets are named 's_pseudobulk'; give each a name of its own"):
+        build_corpus([source(adata), other], tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["organism", "constant", "column", "column of two"])
+def test_sums_have_the_organism_of_their_cells(tmp_path, adata, how):
+    adata.obs["species"] = "mouse"
+    if how == "column of two":
+        adata.obs.loc[adata.obs["patient"] == "donor 1", "species"] = "human"
+    given = {"organism": {"organism": "mouse"}, "constant": {"constants": {"organism": "mouse"}}}
+    columns = {"cell_type": "label", "donor": "patient"} | ({"organism": "species"} if "column" in how else {})
+    source = Source(adata, "s", obs_columns=columns, pseudobulk=BY, **given.get(how, {}))
+    corpus = Corpus(build_corpus(source, tmp_path / "c", split=(1, 0, 0)))
+    cells = corpus.cells("train")
+    found = {(d, o) for d, o in zip(cells.dataset_ids.tolist(), cells.fields("organism").tolist())}
+    if how == "column of two":
+        assert found == {(0, "mouse"), (0, "human"), (1, "mouse"), (1, "human")}
+    else:
+        assert found == {(0, "mouse"), (1, "mouse")}
+    assert [d["organism"] for d in corpus.datasets] == ["" if how == "column of two" else "mouse"] * 2
+
+
 def test_genes_left_out_are_left_out_of_the_sums(tmp_path, adata):
     adata.X[:, 7] = 0
     adata.X.eliminate_zeros()

@@ -61,6 +61,12 @@ def test_formats_of_one_matrix_have_no_layers(tmp_path, write):
         open_cells(write(tmp_path), layer="counts")
 
 
+@pytest.mark.parametrize("write", [files.h5ad, files.zarr, files.tenx_v3, files.mtx, lambda _: files.adata()])
+def test_only_experiments_have_parts(tmp_path, write):
+    with pytest.raises(ReadError, match="soma is given, but this is no SOMA experiment; leave soma out"):
+        open_cells(write(tmp_path), soma=SomaOptions(obs_filter="label == 'type 1'"))
+
+
 BARCODES = [f"{code}-1" for code in ("AAACCCAAGAAACACT", "AAACCCAAGAAACCAT", "AAACCCAAGAAACCCA", "TTACCCAAGAAACCAT")]
 SYMBOLS = "ACTB GAPDH CD3E MS4A1 MALAT1 LYZ VIM".split()
 ENSEMBL = [f"ENSG{i:011}" for i in range(6)]

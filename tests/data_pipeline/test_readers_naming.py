@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from c2s_jax.cells.aliases import AliasTable
 from data_pipeline.readers import GeneNaming, ReadError, open_cells, read_aliases
 from data_pipeline.sources import Source
 from tests.data_pipeline import cell_files as files
@@ -137,6 +138,16 @@ def test_aliases_of_a_source(tmp_path, unknown):
             assert table.report[-1] == "names that are no approved symbols are left out: MSF, LOC123"
 
 
+def test_unknown_genes_can_be_dropped_only_if_all_others_are_known(tmp_path):
+    (tmp_path / "two.tsv").write_text("SEPT9\tSEPTIN9\n")
+    for aliases in ({}, {"SEPT9": "SEPTIN9"}, read_aliases(tmp_path / "two.tsv")):
+        with pytest.raises(ReadError, match="mine: unknown_genes='drop' needs aliases with all approved symbols"):
+            Source(cells(["ACTB", "SEPT9"]), "mine", aliases=aliases, unknown_genes="drop").open()
+    without_aliases = AliasTable.of([], ["ACTB"])
+    with Source(cells(["ACTB", "LOC1"]), "mine", aliases=without_aliases, unknown_genes="drop").open() as table:
+        assert table.symbols == ["ACTB"]
+
+
 def test_genes_left_out_are_left_out_of_samples_and_alternatives_too():
     adata = cells(["ACTB", "LOC1"])
     adata.layers["bad"] = np.array([[1, -1.0], [1, -1.0]])
@@ -147,8 +158,6 @@ def test_genes_left_out_are_left_out_of_samples_and_alternatives_too():
 
 
 def read_aliases_of(symbols):
-    from c2s_jax.cells.aliases import AliasTable
-
     return AliasTable.of([("OLDER", symbols[0])], symbols)
 
 

@@ -12,8 +12,6 @@ from c2s_jax.data.ragged import offsets
 from c2s_jax.data.settings import Choice
 from c2s_jax.data.texts import Texts
 
-PSEUDOBULK = "_pseudobulk"  # a data set of this ending holds sums of the cells of the one without
-
 
 class Known:
     """Columns of a split that contexts look up, each made once.
@@ -33,8 +31,8 @@ class Known:
     def bulk_of(self) -> NDArray[np.int64]:
         """The data set whose cells each data set sums up, int64 [D]; -1 where it holds cells itself."""
         number = {d["name"]: i for i, d in enumerate(self.corpus.datasets)}
-        base = [d["name"].removesuffix(PSEUDOBULK) for d in self.corpus.datasets]
-        return np.array([number.get(b, -1) if b != d["name"] else -1 for b, d in zip(base, self.corpus.datasets)])
+        parents = [d.get("provenance", {}).get("sums_of") for d in self.corpus.datasets]
+        return np.array([-1 if parent is None else number[parent] for parent in parents])
 
     @cached_property
     def single(self) -> NDArray[np.bool_]:

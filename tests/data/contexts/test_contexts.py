@@ -290,6 +290,13 @@ def test_sums_of_cells_are_no_cells(make, columns, task):
     assert BULK not in {columns["dataset"][c] for c in (*unit.tolist(), *shown.tolist())}
 
 
+def test_a_name_makes_no_sums(rich):
+    datasets = [{"name": name, "provenance": {"sums_of": None}} for name in ("atlas", "screen", "atlas_pseudobulk")]
+    known = Known(dataclasses.replace(rich, datasets=datasets), "train")
+    assert known.bulk_of.tolist() == [-1, -1, -1]
+    assert known.single.all()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_an_example_depends_on_its_unit_and_key_alone(make, task):
     context = make(task)
