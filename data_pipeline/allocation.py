@@ -128,7 +128,9 @@ def _named_groups(dataset: Dataset, options: BuildOptions) -> tuple[list[str], N
     if options.split_by == "tile":
         assert options.tile_side is not None  # `jobs.check` has seen to it
         with naming(dataset.source):
-            tiles = spatial_blocks(dataset.coordinates[dataset.kept], options.tile_side)
+            sections = dataset.sections
+            own_sections = None if sections is None else sections.values[sections.codes[dataset.kept]]
+            tiles = spatial_blocks(dataset.coordinates[dataset.kept], options.tile_side, own_sections)
         there, codes = np.unique(tiles, return_inverse=True)
         return [f"{own} tile {tile}" for tile in there], codes.astype(np.int64)
     column = dataset.field(options.split_by)

@@ -170,7 +170,7 @@ def test_manifest_builds_a_corpus(tmp_path):
 OPTIONS = """
 --label_column=label --columns=age=years --constants=tissue=lung --organism=human --layer=dense --scale=counts
 --target_sum=1e4 --duplicates=sum --genes_prefix=x --unknown_genes=drop --min_genes=2 --min_cells=3 --radius=2
---spatial_key=spatial --spatial_unit=mm --format=h5ad --stratify= --split=8/1/1 --split_by=donor
+--spatial_key=spatial --spatial_unit=mm --section=slide --format=h5ad --stratify= --split=8/1/1 --split_by=donor
 """
 
 
@@ -193,6 +193,7 @@ def test_options_reach_the_source(tmp_path):
         spatial_key="spatial",
         radius=2.0,
         spatial_unit="mm",
+        section="slide",
         expression={
             "layer": "dense",
             "scale": "counts",
