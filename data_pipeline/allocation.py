@@ -1,6 +1,7 @@
 """Which split each cell of all data sets goes into."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,25 @@ from data_pipeline.blocks import naming
 from data_pipeline.datasets import Dataset
 from data_pipeline.duplicates import Copies
 from data_pipeline.jobs import BuildOptions
+from data_pipeline.records import Codes
+from data_pipeline.sources import Source
 from data_pipeline.split import assign_cells, assign_groups, cell_hashes
+
+
+class Annotated(Protocol):
+    """What is asked of a data set by what does not depend on its cells' hashes."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def source(self) -> Source: ...
+    @property
+    def kept(self) -> NDArray[np.bool_]: ...
+    @property
+    def coordinates(self) -> NDArray[np.float32]: ...
+    @property
+    def sections(self) -> Codes | None: ...
+    def field(self, name: str) -> Codes: ...
 
 
 def allocate(datasets: Sequence[Dataset], copies: Copies, options: BuildOptions) -> list[NDArray[np.int8]]:
@@ -24,7 +43,7 @@ def allocate(datasets: Sequence[Dataset], copies: Copies, options: BuildOptions)
     them, and a group is its value: the same donor in two data sets is one donor. Cells without a value are one group a
     data set.
     """
-    divide = _by_cell if options.split_by == "cell" else _by_group
+    divide = _by_cell if options.split_by == "cell" else by_group
     splits = divide(datasets, copies, options)
     if options.held_out:
         _hold_out(datasets, splits, copies, options)
@@ -37,12 +56,7 @@ def _hold_out(
     """Move the cells of ``options.held_out``, and their copies, into the last split, in place."""
     chosen = [np.zeros(len(dataset.kept), bool) for dataset in datasets]
     for condition in options.held_out:
-        found = [_are(dataset, condition) & dataset.kept for dataset in datasets]
-        if not any(cells.any() for cells in found):
-            raise ValueError(
-                f"held_out: no cell is of the condition {_shown(condition)}; values are compared as written"
-            )
-        chosen = [a | b for a, b in zip(chosen, found, strict=True)]
+        chosen = [a | b for a, b in zip(chosen, cells_of(datasets, condition), strict=True)]
     members = [classes[cells] for classes, cells in zip(copies.classes, chosen, strict=True)]
     outside = np.zeros(len(copies.keys) + 1, bool)  # the last stands for cells without copies
     outside[np.concatenate(members)] = True
@@ -51,7 +65,21 @@ def _hold_out(
         its_splits[(cells | outside[classes]) & (its_splits >= 0)] = len(fmt.SPLITS) - 1
 
 
-def _are(dataset: Dataset, condition: Mapping[str, Sequence[str]]) -> NDArray[np.bool_]:
+def cells_of(datasets: Sequence[Annotated], condition: Mapping[str, Sequence[str]]) -> list[NDArray[np.bool_]]:
+    """Cells of each data set that a condition of ``held_out`` names, bool [C] each.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    found = [_are(dataset, condition) & dataset.kept for dataset in datasets]
+    if not any(cells.any() for cells in found):
+        raise ValueError(f"held_out: no cell is of the condition {_shown(condition)}; values are compared as written")
+    return found
+
+
+def _are(dataset: Annotated, condition: Mapping[str, Sequence[str]]) -> NDArray[np.bool_]:
     """Cells that have one of the values in every field."""
     there = np.ones(len(dataset.kept), bool)
     for name, values in condition.items():
@@ -64,7 +92,7 @@ def _shown(condition: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(f"{name}: {' | '.join(values)}" for name, values in condition.items())
 
 
-def _strata(dataset: Dataset, rows: NDArray[np.int64], options: BuildOptions) -> NDArray[np.int64]:
+def _strata(dataset: Annotated, rows: NDArray[np.int64], options: BuildOptions) -> NDArray[np.int64]:
     if options.stratify is None:
         return np.zeros(len(rows), np.int64)
     return dataset.field(options.stratify).codes[rows].astype(np.int64)
@@ -96,7 +124,14 @@ def _by_cell(datasets: Sequence[Dataset], copies: Copies, options: BuildOptions)
     return out
 
 
-def _by_group(datasets: Sequence[Dataset], copies: Copies, options: BuildOptions) -> list[NDArray[np.int8]]:
+def by_group(datasets: Sequence[Annotated], copies: Copies, options: BuildOptions) -> list[NDArray[np.int8]]:
+    """Split of every cell where groups stay together (``split_by``), as `allocate` gives it.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer groups than splits with a share.
+    """
     names, groups = _groups(datasets, options)
     classes = [found[dataset.kept] for dataset, found in zip(datasets, copies.classes, strict=True)]
     component = _joined(groups, classes, len(names), len(copies.keys))
@@ -112,7 +147,7 @@ def _by_group(datasets: Sequence[Dataset], copies: Copies, options: BuildOptions
     return out
 
 
-def _groups(datasets: Sequence[Dataset], options: BuildOptions) -> tuple[list[str], list[NDArray[np.int64]]]:
+def _groups(datasets: Sequence[Annotated], options: BuildOptions) -> tuple[list[str], list[NDArray[np.int64]]]:
     """Names of all groups, sorted, and the group of each kept cell of each data set."""
     local = [_named_groups(dataset, options) for dataset in datasets]
     names = sorted({name for known, _ in local for name in known})
@@ -120,7 +155,7 @@ def _groups(datasets: Sequence[Dataset], options: BuildOptions) -> tuple[list[st
     return names, [np.array([place[n] for n in known], dtype=np.int64)[codes] for known, codes in local]
 
 
-def _named_groups(dataset: Dataset, options: BuildOptions) -> tuple[list[str], NDArray[np.int64]]:
+def _named_groups(dataset: Annotated, options: BuildOptions) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the groups in a data set, and which of them each kept cell is in."""
     own = f"{dataset.number:05d}"
     if options.split_by == "dataset":
@@ -128,7 +163,9 @@ def _named_groups(dataset: Dataset, options: BuildOptions) -> tuple[list[str], N
     if options.split_by == "tile":
         assert options.tile_side is not None  # `jobs.check` has seen to it
         with naming(dataset.source):
-            tiles = spatial_blocks(dataset.coordinates[dataset.kept], options.tile_side)
+            sections = dataset.sections
+            own_sections = None if sections is None else sections.values[sections.codes[dataset.kept]]
+            tiles = spatial_blocks(dataset.coordinates[dataset.kept], options.tile_side, own_sections)
         there, codes = np.unique(tiles, return_inverse=True)
         return [f"{own} tile {tile}" for tile in there], codes.astype(np.int64)
     column = dataset.field(options.split_by)
@@ -155,7 +192,7 @@ def _joined(
 
 
 def _counts(
-    datasets: Sequence[Dataset], components: Sequence[NDArray[np.int64]], n_components: int, options: BuildOptions
+    datasets: Sequence[Annotated], components: Sequence[NDArray[np.int64]], n_components: int, options: BuildOptions
 ) -> sparse.csr_matrix:
     """Cells of each component: all, those of each label, and those of each label in each data set.
 

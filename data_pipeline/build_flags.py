@@ -14,7 +14,7 @@ _SAME = (
     "target_sum", "duplicates",
 )  # fmt: skip
 _QC = ("min_genes", "min_cells")
-_SPATIAL = {"spatial_key": "key", "radius": "radius", "spatial_unit": "unit"}
+_SPATIAL = {"spatial_key": "key", "radius": "radius", "spatial_unit": "unit", "section": "section"}
 _BUILD = (
     "split", "split_by", "tile_side", "stratify", "seed", "top_k", "ties", "duplicates_cells", "gene_sets",
     "interactions", "extracellular",
@@ -81,6 +81,7 @@ def _define_inputs(values: flags.FlagValues) -> None:
     flags.DEFINE_string("spatial_key", None, "Key of obsm with positions in space.", **kept)
     flags.DEFINE_float("radius", None, "Cells within it are neighbours.", **kept)
     flags.DEFINE_string("spatial_unit", "", "Unit of positions and radius, e.g. µm.", **kept)
+    flags.DEFINE_string("section", None, "Column of obs: sections or fields of view with own positions.", **kept)
 
 
 def _define_build(values: flags.FlagValues) -> None:

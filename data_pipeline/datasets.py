@@ -82,6 +82,11 @@ class Dataset:
         assert found is not None
         return found
 
+    @property
+    def sections(self) -> Codes | None:
+        """Section in space of all cells; None if the source names no column of them."""
+        return None if self.source.section is None else self.field("section")
+
     def field(self, name: str) -> Codes:
         """A text field of all cells, "" where there is no value."""
         codes, values = self._array(f"{name}.codes"), self._array(f"{name}.values")

@@ -1,21 +1,27 @@
 """What a build would do, and everything that stands against it, without doing it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
 
 from c2s_jax.cells import require_obs
 from c2s_jax.cells.conversion import conversion
-from c2s_jax.cells.errors import shown
+from c2s_jax.cells.errors import CellDataError, shown
+from c2s_jax.cells.expression import kept_rows
 from c2s_jax.cells.genes import GeneColumns, gene_columns
-from c2s_jax.cells.statistics import measure
+from c2s_jax.cells.statistics import measure, select
 from data_pipeline import jobs
+from data_pipeline.allocation import by_group, cells_of
+from data_pipeline.duplicates import Copies
+from data_pipeline.pseudobulk import check_counts
 from data_pipeline.readers import CellTable
+from data_pipeline.records import Codes
 from data_pipeline.sources import Source
 
 _SAMPLED_CELLS = 512
@@ -32,6 +38,7 @@ class _Findings:
     problems: list[str] = field(default_factory=list)
     cells: int = 0
     bytes: int = 0
+    annotation: "_Annotation | None" = None
 
     def add(self, what: str, text: str) -> None:
         self.lines.append(f"  {what:<12} {text}")
@@ -43,6 +50,21 @@ class _Findings:
             yield
         except (ValueError, OSError) as error:
             self.problems.append(str(error.args[-1] if error.args else error))
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """What the choice of splits asks of a data set, see `allocation.Annotated`; all cells count as kept."""
+
+    number: int
+    source: Source
+    kept: NDArray[np.bool_]
+    fields: Mapping[str, Codes]
+    coordinates: NDArray[np.float32]
+    sections: Codes | None
+
+    def field(self, name: str) -> Codes:
+        return self.fields.get(name, Codes(np.zeros(len(self.kept), np.uint8), np.array([""])))
 
 
 def dry_run(sources: Sequence[Source], options: Mapping[str, Any], problems: Sequence[str] = ()) -> tuple[str, int]:
@@ -69,11 +91,14 @@ def dry_run(sources: Sequence[Source], options: Mapping[str, Any], problems: Seq
     for source in sources:
         with general.catching():
             jobs.check((source,), build)
+    examined = [_examined(source, number, build.top_k) for number, source in enumerate(sources)]
+    known = [found.annotation for found in examined if found.annotation is not None]
+    if not general.problems and len(known) == len(sources):
+        _splits(general, known, build)
     wrong = list(dict.fromkeys(general.problems))
     lines = [f"PROBLEM {problem}" for problem in wrong]
     cells = n_bytes = 0
-    for source in sources:
-        found = _examined(source, build.top_k)
+    for source, found in zip(sources, examined, strict=True):
         lines += [source.name, *found.lines, *(f"  {'PROBLEM':<12} {problem}" for problem in found.problems), ""]
         wrong += found.problems
         cells += found.cells
@@ -83,7 +108,18 @@ def dry_run(sources: Sequence[Source], options: Mapping[str, Any], problems: Seq
     return "\n".join(lines), len(wrong)
 
 
-def _examined(source: Source, top_k: int | None) -> _Findings:
+def _splits(found: _Findings, datasets: Sequence[_Annotation], options: jobs.BuildOptions) -> None:
+    """What stands against the splits asked for, copies of cells and cells left out aside."""
+    for condition in options.held_out:
+        with found.catching():
+            cells_of(datasets, condition)
+    if options.split_by != "cell":
+        copies = Copies([np.full(len(dataset.kept), -1) for dataset in datasets], np.zeros(0, np.uint64))
+        with found.catching():
+            by_group(datasets, copies, options)
+
+
+def _examined(source: Source, number: int, top_k: int | None) -> _Findings:
     found = _Findings()
     with found.catching(), source.open() as table:
         found.cells = table.n_cells
@@ -93,10 +129,14 @@ def _examined(source: Source, top_k: int | None) -> _Findings:
         found.add("genes", shown(table.symbols))
         with found.catching():
             _expression(found, source, table, top_k)
+        known = len(found.problems)
         fields = _fields(found, source, table.obs)
         with found.catching():
-            _coordinates(found, source, table)
-        _texts(found, source, fields)
+            places, sections = _coordinates(found, source, table)
+        if len(found.problems) == known:
+            coded = {name: Codes.of(texts) for name, texts in fields.items()}
+            found.annotation = _Annotation(number, source, np.ones(table.n_cells, bool), coded, places, sections)
+        _texts(found, source, {name: set(pd.unique(texts)) - {""} for name, texts in fields.items()})
     return found
 
 
@@ -121,6 +161,28 @@ def _expression(found: _Findings, source: Source, table: CellTable, top_k: int |
     how = conversion(statistics, statistics.totals, columns, log1p_base=table.log1p_base, **asked)
     scale = f"{how.scale.text} ({how.scale.why})"
     found.add("matrix", f"{table.matrix_name}: {scale}; about {per_cell:,.0f} genes a cell, {_size(found.bytes)}")
+    if source.pseudobulk:
+        with found.catching():
+            check_counts(statistics)
+    if table.matrix.samples_whole_rows:
+        with found.catching():
+            _quality(source, table, sample, columns)
+
+
+def _quality(source: Source, table: CellTable, sample: sparse.csr_matrix, columns: GeneColumns) -> None:
+    """Raise for limits that nothing can pass, and for sampled cells that express nothing where that is an error."""
+    limits = {"min_genes": source.min_genes, "min_cells": source.min_cells}
+    statistics = measure(sample, columns, **limits)
+    unread = table.n_cells - sample.shape[0]
+    # each gene may be in all cells that were not read
+    statistics = replace(statistics, gene_cells=statistics.gene_cells + unread)
+    empty_cells = source.expression.get("empty_cells", "error")
+    try:
+        selection = select(statistics, **limits)
+        kept_rows(selection.n_genes[selection.cells], lambda i: f"number {i}", table.matrix_name, empty_cells, [])
+    except CellDataError as error:
+        where = f"in {sample.shape[0]:,} sampled cells: " if unread else ""
+        raise CellDataError(f"{where}{error}") from None
 
 
 def _wrong_values(sample: sparse.csr_matrix) -> str:
@@ -133,16 +195,20 @@ def _wrong_values(sample: sparse.csr_matrix) -> str:
     return f"cannot be ranked: of {len(values)} values sampled, {' and '.join(listed)}" if listed else ""
 
 
-def _fields(found: _Findings, source: Source, obs: pd.DataFrame) -> dict[str, pd.Series]:
-    columns: dict[str, str] = {}
+def _fields(found: _Findings, source: Source, obs: pd.DataFrame) -> dict[str, NDArray]:
+    """Text of each field whose column there is, object [C]."""
+    lacking: dict[str, str] = {}
     for name, column in source.obs_columns.items():
-        with found.catching():
+        try:
             require_obs(obs, [column])
-            columns[name] = column
-    texts = Source(source.data, source.name, source.organism, columns, source.constants).texts(obs)
+        except ValueError as error:
+            found.problems.append(str(error))
+            lacking[name] = column
+    given = source.texts(obs.assign(**dict.fromkeys(lacking.values(), "")) if lacking else obs)
+    texts = {name: values for name, values in given.items() if name not in lacking}
     counted = {name: pd.Series(values).value_counts() for name, values in texts.items()}
     for name, counts in counted.items():
-        origin = f"{name} ← obs[{columns[name]!r}]" if name in columns else name
+        origin = f"{name} ← obs[{source.obs_columns[name]!r}]" if name in source.obs_columns else name
         empty = int(counts.get("", 0))
         counts = counts.drop("", errors="ignore")
         values = ", ".join(f"{value} ({n:,})" for value, n in counts.head(_SHOWN_VALUES).items())
@@ -150,21 +216,25 @@ def _fields(found: _Findings, source: Source, obs: pd.DataFrame) -> dict[str, pd
         without = f"; {_counted(empty, 'cell')} without" if empty else ""
         found.add("field", f"{origin}: {_counted(len(counts), 'value')}: {values}{more}{without}")
         if empty == len(obs):
-            found.problems.append(f"{name}: no cell has a value in obs[{columns[name]!r}]")
-    return counted
+            found.problems.append(f"{name}: no cell has a value in obs[{source.obs_columns[name]!r}]")
+    return texts
 
 
-def _coordinates(found: _Findings, source: Source, table: CellTable) -> None:
+def _coordinates(found: _Findings, source: Source, table: CellTable) -> tuple[NDArray[np.float32], Codes | None]:
+    """Positions of all cells, and their sections."""
     if source.spatial_key is None:
-        return
+        return np.zeros((table.n_cells, 0), np.float32), None
     places = table.coordinates(source.spatial_key)
     low, high = places.min(axis=0), places.max(axis=0)
     extent = " × ".join(f"{size:g}" for size in high - low)
     near = f", neighbours within {source.radius:g}" if source.radius else ""
-    found.add("coordinates", f"obsm[{source.spatial_key!r}]: {extent} {source.spatial_unit}".rstrip() + near)
+    sections = None if source.section is None else Codes.of(source.sections(table.obs))
+    parts = "" if sections is None else f", {_counted(len(sections.values), 'section')} in obs[{source.section!r}]"
+    found.add("coordinates", f"obsm[{source.spatial_key!r}]: {extent} {source.spatial_unit}".rstrip() + near + parts)
+    return places, sections
 
 
-def _texts(found: _Findings, source: Source, fields: Mapping[str, pd.Series]) -> None:
+def _texts(found: _Findings, source: Source, values: Mapping[str, Collection[str]]) -> None:
     if source.abstracts:
         found.add("texts", f"{_counted(len(source.abstracts), 'abstract')}: {source.abstracts[0][:60]!r}…")
     if source.questions:
@@ -172,14 +242,13 @@ def _texts(found: _Findings, source: Source, fields: Mapping[str, pd.Series]) ->
     if source.captions:
         n_texts = _counted(sum(map(len, source.captions.values())), "caption")
         n_values = _counted(len(source.captions), "value")
-        values = set(fields.get(source.caption_field, pd.Series(dtype=int)).index) - {""}
         found.add(
             "texts",
             f"{n_texts} of {n_values} of {source.caption_field}",
         )
-        _unmatched(found, f"captions of {source.caption_field}", source.captions, values)
+        _unmatched(found, f"captions of {source.caption_field}", source.captions, values.get(source.caption_field, ()))
     if source.control:
-        _unmatched(found, "control", [source.control], fields.get("perturbation", pd.Series(dtype=int)).index)
+        _unmatched(found, "control", [source.control], values.get("perturbation", ()))
 
 
 def _unmatched(found: _Findings, what: str, given: Any, values: Any) -> None:

@@ -129,6 +129,7 @@ def _plan_dataset(
     DatasetPlan(convert, np.array(ids, dtype=np.int32)).save(job.staging, dataset.number)
     _save_units(dataset, splits, selection, sample_cells(splits, found.split_hashes), shards)
     n_genes = selection.n_genes
+    _plan_neighbours(plan, dataset, splits)
     _plan_columns(plan, dataset, splits, np.minimum(n_genes, job.options.top_k or n_genes), groups)
     return dataset_line(dataset, splits, convert, n_genes)
 
@@ -158,19 +159,44 @@ def _plan_columns(
     """Append a data set's cells to the columns of the splits."""
     fields = dataset.fields()
     group = _samples(dataset, fields, groups)
-    source = dataset.source
-    points = None if source.radius is None else dataset.coordinates
     for number, split in enumerate(plan.splits):
         rows = np.flatnonzero(splits == number)
         split.columns.append(dataset.number, n_genes[rows], {name: column[rows] for name, column in fields.items()})
         split.groups.append(group[rows])
+        split.cells += len(rows)
+
+
+def _plan_neighbours(plan: Plan, dataset: Dataset, splits: NDArray[np.int8]) -> None:
+    """Append the neighbours of a data set's cells to the splits, before the cells themselves."""
+    radius, sections = dataset.source.radius, dataset.sections
+    points = None if radius is None else dataset.coordinates
+    near = apart = 0
+    for number, split in enumerate(plan.splits):
+        rows = np.flatnonzero(splits == number)
         degrees = np.zeros(len(rows), np.int64)
-        if points is not None and source.radius is not None and len(rows):
-            indptr, indices = radius_graph(points[rows], source.radius)
+        if points is not None and radius is not None and len(rows):
+            indptr, indices = radius_graph(points[rows], radius, None if sections is None else sections.codes[rows])
             degrees = np.diff(indptr)
             split.neighbours.append(indices + np.int32(split.cells))
+            near += len(indices)
+            apart += _apart(dataset, rows, degrees, indices)
         split.degrees.append(degrees)
-        split.cells += len(rows)
+    if apart and sections is None:
+        dataset.report.append(
+            f"{apart / near:.1%} of neighbours are of another donor or batch; if sections have coordinates of their "
+            "own, name the column that tells them apart (spatial: section)"
+        )
+
+
+def _apart(dataset: Dataset, rows: NDArray[np.int64], degrees: NDArray[np.int64], indices: NDArray[np.int32]) -> int:
+    """How many neighbours are of another donor or batch, where both are known."""
+    apart = np.zeros(len(indices), bool)
+    for name in ("donor", "batch"):
+        column = dataset.field(name)[rows]
+        known = (column.values != "")[column.codes]
+        one, other = np.repeat(column.codes, degrees), column.codes[indices]
+        apart |= (one != other) & np.repeat(known, degrees) & known[indices]
+    return int(apart.sum())
 
 
 def _samples(dataset: Dataset, fields: dict[str, Codes], known: dict[tuple, int]) -> NDArray[np.int32]:

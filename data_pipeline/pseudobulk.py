@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from c2s_jax.cells.errors import CellDataError
+from c2s_jax.cells.statistics import CellStatistics
 from c2s_jax.data import corpus_format as fmt
 from data_pipeline import writer
 from data_pipeline.arrangement import Arrangement
@@ -67,13 +68,18 @@ def plan_sums(job: Job, arrangement: Arrangement) -> list[Unit]:
     for parent in job.sums_of.values():
         dataset = arrangement.datasets[parent]
         with naming(dataset.source):
-            if not measured(job, dataset.units).statistics.whole:
-                raise CellDataError("its values are no whole numbers: pseudobulk is the sum of raw counts")
+            check_counts(measured(job, dataset.units).statistics)
             groups = find_groups(dataset, arrangement.splits[parent])
         for unit in dataset.units:
             job.staging.save_arrays(unit.step("groups"), {"groups": groups.of_cell[unit.start : unit.stop]})
         units += dataset.units
     return units
+
+
+def check_counts(statistics: CellStatistics) -> None:
+    """Raise `CellDataError` for values that are no counts."""
+    if not statistics.whole:
+        raise CellDataError("its values are no whole numbers: pseudobulk is the sum of raw counts")
 
 
 def find_groups(dataset: Dataset, splits: NDArray[np.int8]) -> Groups:

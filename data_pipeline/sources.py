@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from c2s_jax.cells import require_obs
+from c2s_jax.cells.errors import CellDataError
 from c2s_jax.data import corpus_format as fmt
 from data_pipeline.readers import CellTable, GeneNaming, SomaOptions, open_cells
 
@@ -48,6 +49,9 @@ class Source:
         Cells within it are neighbours, in `spatial_unit`.
     spatial_unit : str
         Of the coordinates, e.g. "µm".
+    section : str, optional
+        Column of ``obs`` that tells apart parts with coordinates of their own: sections, slides, fields of view. Cells
+        of two are no neighbours and share no tile.
     aliases : dict of str to str, or AliasTable
         Symbol of each upper-cased alias.
     genes_prefix, unknown_genes
@@ -76,6 +80,7 @@ class Source:
     perturbation_separator: str = ""
     radius: float | None = None
     spatial_unit: str = ""
+    section: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     genes_prefix: str | None = None
     unknown_genes: Literal["keep", "drop"] = "keep"
@@ -104,6 +109,8 @@ class Source:
             raise ValueError(f"radius of {self.name} is {self.radius}: it must be positive, with a key of coordinates")
         if self.spatial_unit and self.spatial_key is None:
             raise ValueError(f"spatial_unit of {self.name} is {self.spatial_unit!r}, but no spatial_key is given")
+        if self.section is not None and self.spatial_key is None:
+            raise ValueError(f"section of {self.name} is {self.section!r}, but no key of coordinates is given")
         if min(self.min_genes, self.min_cells) < 0:
             raise ValueError(f"min_genes and min_cells of {self.name} must not be negative")
 
@@ -160,6 +167,20 @@ class Source:
             one_way = [combined(value, self.perturbation_separator, self.control) for value in values]
             texts["perturbation"] = np.array(one_way, dtype=object)[codes]
         return texts
+
+    def sections(self, obs: pd.DataFrame) -> NDArray:
+        """Section of each cell of `obs`, object [C]; there is a column of them.
+
+        Raises
+        ------
+        ValueError
+            If `obs` lacks the column, or a cell has no value in it.
+        """
+        try:
+            require_obs(obs, [str(self.section)], allow_missing=False)
+        except CellDataError as error:
+            raise CellDataError(f"spatial: section: {error}") from None
+        return _texts(obs[self.section])
 
 
 def combined(perturbation: str, separator: str, control: str = "") -> str:

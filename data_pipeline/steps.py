@@ -74,6 +74,7 @@ class Worker:
 def _describe(job: Job, unit: Unit, opened: Opened, advance: Advance) -> None:
     dataset = opened()
     source, table, columns = dataset.source, dataset.table, dataset.columns
+    report = list(dataset.report)
     arrays: dict[str, NDArray] = {"names": np.array(columns.names, dtype=np.str_)}
     if columns.place is not None:
         arrays["place"] = columns.place
@@ -82,12 +83,16 @@ def _describe(job: Job, unit: Unit, opened: Opened, advance: Advance) -> None:
         arrays |= {f"{name}.codes": column.codes, f"{name}.values": column.values}
     if source.spatial_key is not None:
         arrays["coordinates"] = table.coordinates(source.spatial_key)
+    if source.section is not None:
+        sections = Codes.of(source.sections(table.obs))
+        arrays |= {"section.codes": sections.codes, "section.values": sections.values}
+        report.append(f"obs[{source.section!r}] tells apart {len(sections.values)} sections in space")
     base = table.log1p_base
     facts = {
         "cells": table.n_cells,
         "matrix": table.matrix_name,
         "log1p_base": base if base is None or isinstance(base, str) else float(base),
-        "report": dataset.report,
+        "report": report,
     }
     step = unit.step("describe")
     job.staging.finish(step, job.staging.save_arrays(step, arrays), facts)

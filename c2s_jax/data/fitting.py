@@ -32,8 +32,7 @@ def cut_to_fit(
     """
     while True:
         excess = lengths(kept) - limit
-        longest = np.zeros(len(excess), np.int64)
-        np.maximum.at(longest, slots.example, kept[slots.list])
+        longest = slots.longest(kept, len(excess))
         over = (excess > 0) & (longest > 1)
         if not over.any():
             return kept

@@ -37,6 +37,12 @@ class Slots:
     form: NDArray[np.int64]
     asked: NDArray[np.bool_]
 
+    def longest(self, kept: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Genes of the longest list of each of n examples, int64 [n]."""
+        out = np.zeros(n, np.int64)
+        np.maximum.at(out, self.example, kept[self.list])
+        return out
+
 
 @dataclasses.dataclass(frozen=True)
 class _Token:

@@ -56,6 +56,14 @@ class Draft:
         """The same with other texts in some fields."""
         return dataclasses.replace(self, texts={**self.texts, **texts})
 
+    def select(self, rows: NDArray) -> "Draft":
+        """Some of the examples, with the gene lists of each after those of the one before."""
+        texts = {name: field.select(rows) for name, field in self.texts.items()}
+        indptr = offsets(np.diff(self.indptr)[rows])
+        return dataclasses.replace(
+            self, template=self.template[rows], texts=texts, indptr=indptr, cells=self.cells[rows]
+        )
+
 
 def request(
     template: Template, fields: Mapping[str, str | Sequence[str]], num_genes: int, num_cells: int = 1

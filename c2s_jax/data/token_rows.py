@@ -31,6 +31,10 @@ class GeneLists:
     lengths: NDArray[np.int64]
     before: NDArray[np.int64]
 
+    def select(self, which: NDArray) -> "GeneLists":
+        """Some of the lists."""
+        return dataclasses.replace(self, starts=self.starts[which], lengths=self.lengths[which])
+
 
 class TokenRows:
     """Rows of tokens by number; row ``form * G + gene`` is a gene's name, the rows after them are texts."""

@@ -9,7 +9,7 @@ from c2s_jax.data.augment import Augmentation, inverse_document_frequency, sente
 from c2s_jax.data.corpus import Corpus
 from c2s_jax.data.fitting import cut_to_fit
 from c2s_jax.data.formatting import Formatter, Slots, Tokenized
-from c2s_jax.data.interactions import Interactions
+from c2s_jax.data.interactions import Interactions, Strongest
 from c2s_jax.data.mixture import Mixture
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.data.requests import Draft
@@ -86,26 +86,14 @@ class Writer:
             self.stream.settings.gene_order,
             self._idf,
         )
-        slots, lists = self.formatter.slots(draw.draft), self.formatter.rows.lists(genes, indptr)
-
-        def told(kept: NDArray[np.int64]) -> Draft:
-            return self._told(draw.draft, slots, lists, kept)
-
-        def lengths(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-            return self.formatter.lengths(told(kept), slots, lists, kept)
-
-        def gene_tokens(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-            return self.formatter.gene_tokens(slots, lists, kept, len(draw.draft))
-
-        # What is told of interactions falls with the genes, too; numbers of genes hardly do.
-        falling = gene_tokens if self._interactions is None else lengths
-        kept = cut_to_fit(lists.lengths, lengths, falling, slots, self.seq_len)
+        whole = self._sheet(draw.draft, self.formatter.rows.lists(genes, indptr))
+        slots, kept = whole.slots, whole.cut(self.seq_len)
         cut = np.zeros(len(draw.draft), bool)
-        np.logical_or.at(cut, slots.example, (kept < lists.lengths)[slots.list])
+        np.logical_or.at(cut, slots.example, (kept < whole.lists.lengths)[slots.list])
         genes, indptr = genes[positions(indptr[:-1], kept)], offsets(kept)
-        examples = self.formatter.tokens(told(kept), genes, indptr)
+        examples = self.formatter.tokens(whole.told(kept), genes, indptr)
         n_genes = np.bincount(slots.example, kept[slots.list], len(draw.draft)).astype(np.int64)
-        return Written(examples, cut, n_genes, examples.lengths - gene_tokens(kept))
+        return Written(examples, cut, n_genes, examples.lengths - whole.gene_tokens(kept))
 
     def estimate(self, which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens of the texts and number of genes of some examples, without reading their cells.
@@ -122,13 +110,56 @@ class Writer:
         genes = np.bincount(slots.example, kept[slots.list], len(draft)).astype(np.int64)
         return self.formatter.text_lengths(draft), genes
 
-    def _told(self, draft: Draft, slots: Slots, lists: GeneLists, kept: NDArray[np.int64]) -> Draft:
+    def _sheet(self, draft: Draft, lists: GeneLists) -> "_Sheet":
+        slots, strongest = self.formatter.slots(draft), None
+        if self._interactions is not None:
+            most = self.stream.settings.max_interactions
+            strongest = self._interactions.strongest(slots, lists, len(draft), most)
+        return _Sheet(self.formatter, draft, lists, slots, strongest)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sheet:
+    """N examples with whole sentences, to be measured with shorter ones."""
+
+    formatter: Formatter
+    draft: Draft
+    lists: GeneLists
+    slots: Slots
+    strongest: Strongest | None
+
+    def cut(self, limit: int) -> NDArray[np.int64]:
+        """Genes of each list with which the examples have at most ``limit`` tokens, see `cut_to_fit`."""
+        kept = self.lists.lengths.copy()
+        long = np.flatnonzero(self.lengths(kept) > limit)
+        if len(long):
+            own = positions(self.draft.indptr[long], np.diff(self.draft.indptr)[long])
+            rest = self._select(long, own)
+            # What is told of interactions falls with the genes, too; numbers of genes hardly do.
+            falling = rest.gene_tokens if self.strongest is None else rest.lengths
+            kept[own] = cut_to_fit(kept[own], rest.lengths, falling, rest.slots, limit)
+        return kept
+
+    def _select(self, rows: NDArray[np.int64], own: NDArray[np.int64]) -> "_Sheet":
+        """Some of the examples, and their lists."""
+        draft = self.draft.select(rows)
+        strongest = None if self.strongest is None else self.strongest.select(rows)
+        return _Sheet(self.formatter, draft, self.lists.select(own), self.formatter.slots(draft), strongest)
+
+    def told(self, kept: NDArray[np.int64]) -> Draft:
         """The draft with the texts that depend on which genes are written."""
-        draft = draft.replace_texts(num_genes=numbers(_shown(draft, kept)))
-        if self._interactions is None:
+        draft = self.draft.replace_texts(num_genes=numbers(_shown(self.draft, kept)))
+        if self.strongest is None:
             return draft
-        most = self.stream.settings.max_interactions
-        return draft.replace_texts(interactions=self._interactions.texts(slots, lists, kept, len(draft), most))
+        return draft.replace_texts(interactions=self.strongest.texts(self.slots.longest(kept, len(draft))))
+
+    def lengths(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each whole example when the first ``kept`` genes of each list are written, int64 [N]."""
+        return self.formatter.lengths(self.told(kept), self.slots, self.lists, kept)
+
+    def gene_tokens(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of them that are genes'."""
+        return self.formatter.gene_tokens(self.slots, self.lists, kept, len(self.draft))
 
 
 def _shown(draft: Draft, kept: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -95,6 +95,7 @@ class Entries:
                 spatial_key=spatial.get("key"),
                 radius=spatial.get("radius"),
                 spatial_unit=spatial.get("unit", ""),
+                section=spatial.get("section"),
                 min_genes=qc.get("min_genes", 0),
                 min_cells=qc.get("min_cells", 0),
                 **{name: settings[name] for name in _SAME if name in settings},

@@ -146,7 +146,7 @@ DATASET = Section(
         "aliases": text,
         "unknown_genes": one_of("keep", "drop"),
         "qc": Section({"min_genes": integer, "min_cells": integer}),
-        "spatial": Section({"key": text, "radius": number, "unit": text}),
+        "spatial": Section({"key": text, "radius": number, "unit": text, "section": text}),
         "control": text,
         "perturbation_separator": text,
         "abstract": texts,

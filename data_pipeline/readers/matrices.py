@@ -26,11 +26,14 @@ class RowMatrix(ABC):
     dtype : dtype
     n_entries : int or None
         Entries that are stored, if that is known without reading them.
+    samples_whole_rows : bool
+        Whether the rows that `sample` gives are complete.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype
     n_entries: int | None = None
+    samples_whole_rows = True
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
@@ -105,6 +108,8 @@ class TransposedRows(RowMatrix):
         See `transposed`.
     """
 
+    samples_whole_rows = False
+
     def __init__(
         self, entries: Entries, shape: tuple[int, int], what: str, scratch: Path | None, key: str, resources: ExitStack
     ) -> None:
@@ -137,6 +142,7 @@ class SelectedColumns(RowMatrix):
 
     def __init__(self, matrix: RowMatrix, keep: NDArray[np.int64]) -> None:
         self._matrix, self._keep = matrix, keep
+        self.samples_whole_rows = matrix.samples_whole_rows
         self.shape = (matrix.shape[0], len(keep))
         self.dtype = matrix.dtype
 

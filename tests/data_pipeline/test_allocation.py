@@ -236,6 +236,57 @@ def test_neighbours_are_those_within_the_radius_in_the_split(tmp_path):
     assert [d["spatial_unit"] for d in corpus.datasets] == ["µm", "", ""]
 
 
+def sections(**options) -> Source:
+    """Four donors, each on two sections with coordinates of their own."""
+    adata = spatial()
+    adata.obsm["spatial"] += 100
+    adata.obs["slide"] = [f"slide {i % 8}" for i in range(adata.n_obs)]
+    adata.obs["who"] = [f"donor {i % 4}" for i in range(adata.n_obs)]
+    columns = {"cell_type": "type", "donor": "who"}
+    return Source(adata, "slides", obs_columns=columns, spatial_key="spatial", **options)
+
+
+def test_cells_of_two_sections_are_no_neighbours(tmp_path):
+    corpus = Corpus(build_corpus(sections(radius=40.0, section="slide"), tmp_path / "c", stratify=None))
+    for split in corpus.splits:
+        cells = corpus.cells(split)
+        indptr, indices = cells.neighbours
+        points, slide = positions(cells)[["x", "y"]].to_numpy(), np.array([int(x[6:]) % 8 for x in cells.cell_ids()])
+        near = (cdist(points, points) <= 40) & (slide[:, None] == slide)
+        np.fill_diagonal(near, False)
+        np.testing.assert_array_equal(indices, np.nonzero(near)[1])
+        np.testing.assert_array_equal(np.diff(indptr), near.sum(axis=1))
+    report = corpus.datasets[0]["provenance"]["report"]
+    assert "obs['slide'] tells apart 8 sections in space" in report
+    assert not any("of another donor" in line for line in report)
+
+
+def test_neighbours_of_other_donors_are_reported(tmp_path):
+    corpus = Corpus(build_corpus(sections(radius=40.0), tmp_path / "c", split=(1, 0, 0)))
+    cells = corpus.cells("train")
+    donors, (indptr, indices) = cells.fields("donor"), cells.neighbours
+    share = np.mean(np.repeat(donors, np.diff(indptr)) != donors[indices])
+    (said,) = [x for x in corpus.datasets[0]["provenance"]["report"] if "of another donor" in x]
+    assert said.startswith(f"{share:.1%} of neighbours are of another donor or batch; if sections have coordinates")
+    assert 0.6 < share < 0.9
+
+
+def test_tiles_of_two_sections_are_two(tmp_path):
+    """Where one tile holds all cells, sections are what is split; a section is whole."""
+    source = sections(section="slide")
+    corpus = Corpus(build_corpus(source, tmp_path / "c", split_by="tile", tile_side=1000.0, split=FRACTIONS))
+    slides = {split: {int(x[6:]) % 8 for x in corpus.cells(split).cell_ids()} for split in corpus.splits}
+    assert sorted(x for found in slides.values() for x in found) == list(range(8))
+
+
+def test_cells_without_a_section(tmp_path):
+    source = sections(section="slide")
+    source.data.obs.loc[source.data.obs_names[3], "slide"] = None
+    message = r"slides: spatial: section: adata.obs\['slide'\] has no value for 1 of 400 cells: spot0 3;"
+    with pytest.raises(ValueError, match=message):
+        build_corpus(source, tmp_path / "c")
+
+
 def test_no_neighbours_without_a_radius(tmp_path):
     corpus = Corpus(build_corpus(placed(), tmp_path / "c"))
     assert corpus.cells("train").neighbours is None

@@ -1,3 +1,5 @@
+import dataclasses
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ from scipy import sparse
 
 from c2s_jax.data.corpus import Corpus
 from data_pipeline import build
+from data_pipeline.build import build_corpus
 from data_pipeline.dry_run import dry_run
 from data_pipeline.readers import matrices, transpose
 from data_pipeline.sources import Source
@@ -108,6 +111,75 @@ def test_every_problem_of_every_data_set_is_told(tmp_path):
     assert n == sum("PROBLEM" in line for line in text.splitlines())
 
 
+def logged() -> ad.AnnData:
+    adata = files.adata()
+    adata.X = np.log1p(files.COUNTS / 3.3)
+    return adata
+
+
+def with_an_empty_cell() -> ad.AnnData:
+    adata = files.adata()
+    counts = files.COUNTS.copy()
+    counts[5] = 0
+    adata.X = sparse.csr_matrix(counts)
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("make", "of_source", "options", "message"),
+    [
+        (logged, {"pseudobulk": ["cell_type"]}, {}, "its values are no whole numbers: pseudobulk is the sum of raw"),
+        (files.adata, {}, {"held_out": ({"cell_type": ["type 9"]},)}, "no cell is of the condition cell_type: type 9"),
+        (files.adata, {}, {"split_by": "age"}, "cannot split by age: there are 2 to go into 3 splits"),
+        (with_an_empty_cell, {"expression": {"empty_cells": "error"}}, {}, "1 of 40 cells express no gene in adata.X"),
+        (files.adata, {"min_genes": 4000}, {}, "no cell has min_genes=4000: nothing is left"),
+        (files.adata, {"min_cells": 41}, {}, "no gene is in min_cells=41: nothing is left"),
+        (
+            files.adata,
+            {"spatial_key": "spatial", "section": "years"},
+            {},
+            "spatial: section: adata.obs['years'] has no value for 8 of 40 cells",
+        ),
+    ],
+)
+def test_what_stops_the_build_stops_the_dry_run(tmp_path, make, of_source, options, message):
+    source = Source(make(), "mine", obs_columns=COLUMNS, **{"expression": {"empty_cells": "drop"}} | of_source)
+    text, n = dry_run([source], options)
+    assert message in text
+    assert n == 1
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_corpus(source, tmp_path / "c", **options)
+
+
+def test_a_sample_proves_nothing_about_genes_elsewhere(tmp_path):
+    """Limits that the sampled cells cannot reach, and cells whose other genes were not read."""
+    counts = np.random.default_rng(0).poisson(1.0, (2000, 30)).astype(np.float32)
+    for layout in (sparse.csr_matrix, sparse.csc_matrix):
+        adata = ad.AnnData(layout(counts))
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        source = Source(tmp_path / "cells.h5ad", "mine", min_genes=3, min_cells=1200)
+        text, n = dry_run([source], {"stratify": None})
+        assert n == 0, text
+    adata = ad.AnnData(sparse.csr_matrix(counts))
+    text, n = dry_run([Source(adata, "mine", min_genes=31)], {"stratify": None})
+    assert "in 512 sampled cells: no cell has min_genes=31" in text
+    assert n == 1
+
+
+def test_combinations_are_known_by_one_name(tmp_path):
+    adata = files.adata()
+    adata.obs["drugs"] = np.array(["ctrl+ctrl", "X+ctrl", "X+Y", "Y+X"])[np.arange(40) % 4]
+    columns = {"cell_type": "label", "perturbation": "drugs"}
+    source = Source(adata, "mine", obs_columns=columns, control="ctrl", perturbation_separator="+")
+    text, n = dry_run([source], {"held_out": ({"perturbation": ["X + Y"]},)})
+    assert n == 0, text
+    assert lines_of(text, "field")[1] == "perturbation ← obs['drugs']: 3 values: X + Y (20), ctrl (10), X (10)"
+    absent = dataclasses.replace(source, obs_columns={"perturbation": "drugs", "cell_type": "lable"})
+    text, n = dry_run([absent], {})
+    assert n == 1
+    assert "adata.obs has no column 'lable'" in text
+
+
 def test_large_files_are_not_read(tmp_path, monkeypatch):
     big = sparse.random(30_000, 50, 0.2, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
     big.data = np.ceil(big.data * 9)
@@ -170,7 +242,7 @@ def test_manifest_builds_a_corpus(tmp_path):
 OPTIONS = """
 --label_column=label --columns=age=years --constants=tissue=lung --organism=human --layer=dense --scale=counts
 --target_sum=1e4 --duplicates=sum --genes_prefix=x --unknown_genes=drop --min_genes=2 --min_cells=3 --radius=2
---spatial_key=spatial --spatial_unit=mm --format=h5ad --stratify= --split=8/1/1 --split_by=donor
+--spatial_key=spatial --spatial_unit=mm --section=slide --format=h5ad --stratify= --split=8/1/1 --split_by=donor
 """
 
 
@@ -193,6 +265,7 @@ def test_options_reach_the_source(tmp_path):
         spatial_key="spatial",
         radius=2.0,
         spatial_unit="mm",
+        section="slide",
         expression={
             "layer": "dense",
             "scale": "counts",

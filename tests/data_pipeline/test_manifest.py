@@ -58,7 +58,7 @@ datasets:
     unknown_genes: drop
     empty_cells: keep
     qc: {min_cells: 2}
-    spatial: {key: spatial, radius: 20, unit: µm}
+    spatial: {key: spatial, radius: 20, unit: µm, section: slide}
     control: 01
     abstract: A text.
     abstracts: [abstract.txt, abstracts.json]
@@ -107,7 +107,8 @@ def test_every_key_reaches_its_place(folder):
         "empty_cells": "keep",
     }
     assert (skin.min_genes, skin.min_cells, skin.genes_prefix, skin.unknown_genes) == (3, 2, "GRCh38", "drop")
-    assert (skin.spatial_key, skin.radius, skin.spatial_unit, skin.control) == ("spatial", 20.0, "µm", "01")
+    assert (skin.spatial_key, skin.radius, skin.spatial_unit, skin.section) == ("spatial", 20.0, "µm", "slide")
+    assert skin.control == "01"
     assert dict(skin.aliases) == {"G0": "Gene0"}
     assert skin.abstracts == ["A text.", "One text.\nOver two lines.", "First.", "Second."]
     assert skin.captions == {"type 0": ['A "round" cell.', "Round."], "type 1": ["Flat."]}

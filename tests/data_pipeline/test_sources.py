@@ -52,6 +52,7 @@ def test_a_combination_has_one_name():
         ({"control": "DMSO"}, "control of s is 'DMSO', but no column is given for 'perturbation'"),
         ({"perturbation_separator": "+"}, "perturbation_separator of s, but no column"),
         ({"radius": 20.0}, "radius of s is 20.0"),
+        ({"section": "slide"}, "section of s is 'slide', but no key of coordinates"),
         ({"radius": 0.0, "spatial_key": "spatial"}, "radius of s is 0.0: it must be positive"),
         ({"spatial_unit": "mm"}, "spatial_unit of s is 'mm', but no spatial_key is given"),
         ({"min_genes": -1}, "must not be negative"),
