@@ -29,7 +29,7 @@ class Annotations:
     predicted: NDArray
     confidence: NDArray
     answers: NDArray  # [C, P] free text, one a prompt
-    cells: NDArray[np.int64]  # [C], rows of the split
+    cells: NDArray  # int64 [C], rows of the split
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
