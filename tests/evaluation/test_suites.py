@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from c2s_jax.evaluation import bulk, controls, embedding_suite, suite_pages, suites
 from c2s_jax.evaluation.context import dense_expression, ranked
 from c2s_jax.evaluation.store import Store, weights_fingerprint
+from c2s_jax.report.tables import MEASURES
 
 
 class Deaf:
@@ -103,6 +104,13 @@ def test_foscttm_of_bulk_by_hand(context):
     distance = cdist(cells, samples[partner], "cosine")
     closer = (distance < np.diag(distance)[:, None]) & (partner[:, None] != partner)
     assert bulk._foscttm(cells, samples, partner)["foscttm_cells_to_bulk"] == pytest.approx(closer.mean())
+
+
+@pytest.mark.parametrize("metric", MEASURES)
+def test_whatever_is_ranked_is_flagged(metric):
+    up = 0.1 if MEASURES[metric].better == "higher" else -0.1
+    for score, found in ((0.5, [metric]), (0.5 + up, [metric]), (0.5 - up, [])):
+        assert list(controls.unbeaten({metric: 0.5}, {"shuffled_labels": {metric: score}})) == found
 
 
 def test_unknown_suites_are_refused():
