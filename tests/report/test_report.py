@@ -236,6 +236,9 @@ def test_tables() -> None:
     shown = report.comparison_table(lower, metrics=["scfid"], title="x")
     assert [row[1].replace("\xa0", " ") for row in shown.rows] == ["2.000 (1.500 – 2.500)", "1.000", "0.100"]
     assert "95 % intervals" in shown.caption
+    assert "never bold" not in shown.caption
+    some = report.comparison_table(lower, metrics=["scfid"], title="x", apart=["theirs"])
+    assert some.best == set()  # nothing is left to compare with
     assert set(MEASURES) >= {"valid", "unique", "overlap", "knn_accuracy", "scfid"}
 
 
