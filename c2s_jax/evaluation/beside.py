@@ -79,13 +79,14 @@ def write(path: str | Path, runs: Mapping[str, Mapping[str, Any]]) -> Path:
 
 
 def _table(suite: str, runs: Mapping[str, Mapping[str, Any]]) -> report.Table:
-    rows = {}
+    rows: dict[str, Mapping[str, Any]] = {}
     for name, values in runs.items():
         unbeaten = controls.unbeaten(values, suite_pages.scrambles_of(suite, values))
         mark = f" ⚑ {', '.join(sorted(unbeaten))}" if unbeaten else ""
         rows[name + mark] = {**values, "ece": values.get("calibration", {}).get("ece")}
     first = next(iter(runs.values()))
-    rows |= {suite_pages.NAMES.get(name, name): scores for name, scores in first.get("baselines", {}).items()}
+    baselines, apart = suite_pages.sides(first, ("baselines",))
+    rows |= baselines
     wanted = COLUMNS.get(suite) or suite_pages.COLUMNS[suite_pages.kind(suite)]
     columns = [key for key in wanted if any(scores.get(key) is not None for scores in rows.values())]
     return report.comparison_table(
@@ -95,4 +96,5 @@ def _table(suite: str, runs: Mapping[str, Mapping[str, Any]]) -> report.Table:
         caption="A flag (⚑) names what does not beat its scramble.",
         n=first["n"],
         section="Runs",
+        apart=apart,
     )

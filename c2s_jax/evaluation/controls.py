@@ -8,12 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2s_jax import metrics
+from c2s_jax.report.tables import MEASURES
 
-HIGHER = (
-    *("accuracy", "macro_f1", "knn_accuracy", "silhouette", "overlap", "jaccard", "bertscore"),
-    *("tau", "pearson_delta", "spearman_delta", "pearson_delta_top", "spearman_delta_top", "de_overlap"),
-)
-LOWER = ("scfid", "mmd", "wasserstein", "foscttm")
 WHAT = {
     "shuffled_labels": "cells under shuffled labels",
     "shuffled_genes": "the same genes in random order",
@@ -29,15 +25,17 @@ WHAT = {
 def unbeaten(values: Mapping[str, Any], scrambles: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Metrics of a suite that are no better than a scramble's: metric → names of these scrambles.
 
-    Where a scramble has ``<metric>_gain_ci``, the interval of how far the suite is above it, 0 must lie outside.
+    Only of metrics that the report ranks (``MEASURES``). Where a scramble has ``<metric>_gain_ci``, the interval of how
+    far the suite is above it, 0 must lie outside.
     """
     flags: dict[str, list[str]] = {}
     for scramble, scores in scrambles.items():
         for metric, score in scores.items():
-            if values.get(metric) is None or score is None or metric not in HIGHER + LOWER:
+            better = MEASURES[metric].better if metric in MEASURES else ""
+            if values.get(metric) is None or score is None or not better:
                 continue
             low, high = scores.get(f"{metric}_gain_ci") or (values[metric] - score,) * 2
-            if not (low > 0 if metric in HIGHER else high < 0):
+            if not (low > 0 if better == "higher" else high < 0):
                 flags.setdefault(metric, []).append(scramble)
     return flags
 

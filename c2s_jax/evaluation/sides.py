@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.cells import hash_strings
 from c2s_jax.data import reconstruct
-from c2s_jax.data.permute import keys
+from c2s_jax.data.permute import generator, keys
 from c2s_jax.evaluation.context import Context, Sentences, dense_expression, ranked, sentences_of
 
 MIN_CELLS = 2  # of a condition that is compared
@@ -99,6 +99,16 @@ class Side:
         """A cell for each entry of ``conditions``, str [C]."""
         return Side(cells, {str(name): np.flatnonzero(conditions == name) for name in np.unique(conditions)})
 
+    def at_most(self, sizes: Mapping[str, int], seed: int) -> "Side":
+        """Those of these conditions, no more than ``sizes`` cells of each: a random choice keyed by seed and condition.
+
+        Sides that hold the same cells of a condition keep the same ones.
+        """
+        rows = {name: _some(self.rows[name], n, seed, name) for name, n in sizes.items() if name in self.rows}
+        used = np.unique(np.concatenate([np.empty(0, np.int64), *rows.values()]))
+        rows = {name: np.searchsorted(used, of) for name, of in rows.items()}
+        return Side(self.cells.select(used), rows, self.shift)
+
     def keys(self, condition: str) -> NDArray[np.uint64]:
         """Of the cells of a condition."""
         return self.cells.keys[self.rows[condition]]
@@ -116,3 +126,10 @@ class Side:
             }
         points = embed(self.cells)
         return {condition: points[rows] for condition, rows in self.rows.items()}
+
+
+def _some(rows: NDArray[np.int64], n: int, seed: int, condition: str) -> NDArray[np.int64]:
+    if len(rows) <= n:
+        return rows
+    rng = generator(seed, int(hash_strings([condition], domain="equal n")[0]))
+    return rows[np.sort(rng.choice(len(rows), n, replace=False))]

@@ -1,6 +1,6 @@
 """Tables and pictures of the further suites, and what they flag."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from c2s_jax import report
@@ -178,6 +178,29 @@ def _samples(suite: str, values: Mapping[str, Any]) -> list[report.Table]:
     return [report.Table(f"{TITLES[suite]}: examples", caption, header, rows, section=suite.capitalize())]
 
 
+def sides(values: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """What stands beside a model, by the name of its row, and the rows that are means over other conditions than its.
+
+    Their names say over how many.
+    """
+    rows: dict[str, Mapping[str, Any]] = {}
+    apart = []
+    own = _conditions(values)
+    for part in parts:
+        for name, scores in values.get(part, {}).items():
+            row, there = NAMES.get(name, name), _conditions(scores)
+            if there != own:
+                row += f" ({len(there)} of {len(own)} conditions)"
+                apart.append(row)
+            rows[row] = scores
+    return rows, apart
+
+
+def _conditions(scores: Mapping[str, Any]) -> set[str]:
+    """Those that a side's means are over; none of a side without."""
+    return {condition for key in scores if key.endswith("_by_condition") for condition in scores[key]}
+
+
 def _caption(suite: str, values: Mapping[str, Any]) -> str:
     space = f"In {values['space']}. " if values.get("space") else ""
     drawn = f" Intervals draw {values['resampled']} anew." if values.get("resampled") else ""
@@ -185,10 +208,8 @@ def _caption(suite: str, values: Mapping[str, Any]) -> str:
 
 
 def _table(suite: str, values: Mapping[str, Any]) -> report.Table:
-    scrambles = values.get("scrambles", {})
-    rows = {"c2s_jax": values}
-    for part in ("baselines", "references", "scrambles"):
-        rows |= {NAMES.get(name, name): scores for name, scores in values.get(part, {}).items()}
+    beside, apart = sides(values, ("baselines", "references", "scrambles"))
+    rows = {"c2s_jax": values, **beside}
     return report.comparison_table(
         rows,
         metrics=[key for key in COLUMNS[kind(suite)] if any(scores.get(key) is not None for scores in rows.values())],
@@ -196,7 +217,8 @@ def _table(suite: str, values: Mapping[str, Any]) -> report.Table:
         caption=_caption(suite, values),
         n=values["n"],
         section=suite.split(".")[0].capitalize(),
-        flagged=controls.unbeaten(values, scrambles),
+        flagged=controls.unbeaten(values, values.get("scrambles", {})),
+        apart=apart,
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from c2s_jax.metrics._checks import bucket, embedding_pair
+from c2s_jax.metrics._checks import bucket, embedding_array, embedding_pair
 
 CELLOT_GAMMAS = (2.0, 1.0, 0.5, 0.1, 0.01, 0.005)
 """Kernel widths that CellOT's evaluation averages over (Bunne et al. 2023, Nat. Methods 20:1759)."""
@@ -61,12 +61,13 @@ def mmd(
     return float(np.mean(means[0] + means[1] - 2 * means[2]))
 
 
-def median_gamma(real: ArrayLike, generated: ArrayLike, *, max_cells: int = 2000, seed: int = 0) -> float:
-    """``1 / (2 σ²)`` with σ the median distance between different cells of both sides together.
+def median_gamma(real: ArrayLike, generated: ArrayLike | None = None, *, max_cells: int = 2000, seed: int = 0) -> float:
+    """``1 / (2 σ²)`` with σ the median distance between different cells of both sides together, or of one.
 
     Of more than `max_cells` cells a random choice keyed by `seed` is taken.
     """
-    cells = np.concatenate(embedding_pair(real, generated)).astype(np.float64)
+    sides = (embedding_array(real, "real"),) if generated is None else embedding_pair(real, generated)
+    cells = np.concatenate(sides).astype(np.float64)
     if len(cells) > max_cells:
         generator = np.random.Generator(np.random.Philox(key=seed))
         cells = cells[generator.choice(len(cells), max_cells, replace=False)]

@@ -109,12 +109,19 @@ def _draw_rate(axis: Axes, series: Series, tasks: Sequence[str]) -> None:
 
 
 def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Centred running mean over about 1/40 of the run, narrower at the ends so that it has no lag."""
+    """Centred running mean over about 1/40 of the run, narrower at the ends so that it has no lag.
+
+    Values that are not finite are left out; NaN where there are no others.
+    """
     half = max(1, len(values) // 80)
-    total = np.concatenate([[0.0], np.cumsum(values)])
+    there = np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(there, values, 0.0))])
+    count = np.concatenate([[0], np.cumsum(there)])
     at = np.arange(len(values))
     reach = np.minimum(half, np.minimum(at, len(values) - 1 - at))
-    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
+    first, end = at - reach, at + reach + 1
+    n = count[end] - count[first]
+    return np.where(n > 0, total[end] - total[first], np.nan) / np.maximum(n, 1)
 
 
 def _loss_limits(values: np.ndarray[Any, Any]) -> tuple[float, float]:

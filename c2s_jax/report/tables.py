@@ -112,6 +112,7 @@ def comparison_table(
     section: str = "Generation",
     names: Mapping[str, Measure] | None = None,
     flagged: Collection[str] = (),
+    apart: Collection[str] = (),
 ) -> Table:
     """One row a method or reference, one column a metric, the best of each column bold.
 
@@ -124,6 +125,8 @@ def comparison_table(
         Keys to show, in order; known ones (`MEASURES`) and those of `names` are named, explained and ranked.
     flagged
         Metrics of the first row to show in red: they beat no scramble.
+    apart
+        Names of rows that are means over other conditions than the first one: they are never bold.
     """
     known = {**MEASURES, **(names or {})}
     measures = [known.get(key, Measure(key.replace("_", " "), "", "")) for key in metrics]
@@ -140,8 +143,12 @@ def comparison_table(
     count = f"n = {n:,} cells. " if n is not None else ""
     intervals = any(values.get(f"{key}_ci") for values in rows.values() for key in metrics)
     brackets = "In brackets 95 % intervals." if intervals else ""
-    caption = " ".join(x for x in (count.strip(), caption, f"{meanings}." if meanings else "", brackets) if x)
-    return Table(title, caption, header, body, _best(rows, metrics, measures), section)
+    unranked = "Rows over other conditions than the first row's are never bold." if apart else ""
+    told = (count.strip(), caption, unranked, f"{meanings}." if meanings else "", brackets)
+    caption = " ".join(x for x in told if x)
+    ranked = {name: values for name, values in rows.items() if name not in apart}
+    best = {(list(rows).index(name), column) for name, column in _best(ranked, metrics, measures)}
+    return Table(title, caption, header, body, best, section)
 
 
 def sentence_table(
@@ -213,16 +220,17 @@ def _written(value: Any, measure: Measure) -> str | None:
 
 def _best(
     rows: Mapping[str, Mapping[str, Any]], metrics: Sequence[str], measures: Sequence[Measure]
-) -> set[tuple[int, int]]:
-    best: set[tuple[int, int]] = set()
+) -> set[tuple[str, int]]:
+    """Names of rows, and columns in which they are the best of all."""
+    best: set[tuple[str, int]] = set()
     for column, (key, measure) in enumerate(zip(metrics, measures, strict=True), 1):
         values = {
-            row: number
-            for row, (name, row_values) in enumerate(rows.items())
+            name: number
+            for name, row_values in rows.items()
             if not any(word in name.lower() for word in ("real", "shuffled"))
             and (number := _number(row_values.get(key))) is not None
         }
         if len(values) > 1 and measure.better:
             top = (max if measure.better == "higher" else min)(values.values())
-            best |= {(row, column) for row, value in values.items() if value == top}
+            best |= {(name, column) for name, value in values.items() if value == top}
     return best

@@ -64,7 +64,7 @@ def test_scores_by_hand(context, corpus, measured):
     names = cells.fields("perturbation")[pairs.treated]
     assert all(name not in prompt for name, prompt in zip(names, prompts))
     assert found["scrambles"]["shuffled_perturbations"]["tau_gain_ci"] == [0, 0]
-    assert set(controls.unbeaten(found, found["scrambles"])) == {"tau", "pearson_delta"}
+    assert set(controls.unbeaten(found, found["scrambles"])) == {"tau", "spearman", "pearson", "pearson_delta"}
     assert any("l1000: tau" in flag for flag in suite_pages.flags({"l1000": found}))
     table = suite_pages.tables({"l1000": found})[0]
     assert table.section == "L1000"

@@ -16,6 +16,7 @@ from c2s_jax.evaluation import controls, perturbation, spaces, suite_pages, suit
 from c2s_jax.evaluation.context import dense_expression, sentences_of, some_of
 from c2s_jax.evaluation.embedding import Embedder
 from c2s_jax.evaluation.perturbed import control_side, moved_controls, perturbed, training_sides, untreated
+from c2s_jax.evaluation.sides import Cells, Side
 from c2s_jax.generation import Sampling
 from tests.evaluation.conftest import Perturbed
 from tests.models.scgpt_oracle import Reference, write_folder
@@ -264,17 +265,11 @@ def test_distances_in_further_spaces(context, repeating, tmp_path):
     # The model reads sentences, and those are the real ones: no distance at all.
     assert model["wasserstein"] == pytest.approx(0, abs=1e-4)
     points = Embedder(context)(sentences)
-    swapped = Embedder(context)(
-        sentences_of(
-            corpus.cells("train"),
-            np.flatnonzero(
-                (corpus.cells("train").fields("cell_type") == "Dendritic")
-                & (corpus.cells("train").fields("perturbation") == "drug")
-            ),
-            context.max_genes,
-        )
-    )
     own = by_condition(corpus, rows)["Dendritic · drug"][0]
+    kinds, given = (corpus.cells("train").fields(name) for name in ("cell_type", "perturbation"))
+    others = Cells.stored(world, "train", np.flatnonzero((kinds == "Dendritic") & (given == "drug")))
+    drawn = Side.of(others, np.full(len(others), "Dendritic · drug")).at_most({"Dendritic · drug": len(own)}, 0)
+    swapped = Embedder(context)(drawn.cells.sentences)
     reference = model["references"]["real_vs_real"]["wasserstein_by_condition"]["Dendritic · drug"]
     assert reference == pytest.approx(metrics.wasserstein(points[own], swapped), rel=1e-3)
     assert model["baselines"]["mean_shift"]["wasserstein"] > 0

@@ -93,6 +93,60 @@ def test_the_same_cells_are_drawn_alike():
         assert distances["control"][f"{name}_gain_ci"][1] < 0
 
 
+def points(cells: Cells) -> np.ndarray:
+    return cells.expression
+
+
+def test_no_side_has_more_cells_than_are_real():
+    """Those kept hang on seed and condition alone, so sides of the same cells keep the same ones."""
+    many = RNG.normal(2, 0.5, (200, 60))
+    real, other = side(REAL, "real"), side(many, "train")
+    again = Side(other.cells, {"another": np.arange(150), **other.rows}, {"c": np.ones(60, np.float32)})
+    found = distance_metrics(real, {"generated": side(REAL + 1, "generated"), "beside": other}, points, 0)
+    assert found["generated"]["condition_n"] == found["beside"]["condition_n"] == {"c": [30, 30]}
+    kept = other.at_most({"c": 30}, 0)
+    assert found["beside"]["scfid"] == pytest.approx(metrics.scfid(REAL, kept.expression("c")), rel=1e-4)
+    np.testing.assert_array_equal(again.at_most({"c": 30}, 0).keys("c"), kept.keys("c"))
+    np.testing.assert_allclose(again.at_most({"c": 30}, 0).expression("c"), kept.expression("c") + 1)
+    assert len(np.intersect1d(other.at_most({"c": 30}, 1).keys("c"), kept.keys("c"))) < 30
+    np.testing.assert_array_equal(other.at_most({"c": 300, "none": 5}, 0).keys("c"), other.keys("c"))
+
+
+def test_a_perfect_model_is_not_worse_than_many_wrong_cells():
+    rng, wrong = np.random.default_rng(5), 0.5 / np.sqrt(10)
+
+    def sample(n: int, origin: str, off: float = 0.0) -> Side:
+        cells = Cells(
+            (rng.normal(size=(10 * n, 10)) + off).astype(np.float32),
+            Sentences.of([np.arange(2)] * (10 * n)),
+            named(origin, np.arange(10 * n)),
+        )
+        return Side.of(cells, np.repeat([f"c{i}" for i in range(10)], n))
+
+    real, perfect, many = sample(15, "test"), sample(15, "generated"), sample(200, "train", wrong)
+    found = distance_metrics(real, {"generated": perfect, "control_cells": many}, points, 0)
+    for name in ("scfid", "mmd", "wasserstein"):
+        assert found["control_cells"][f"{name}_gain_ci"][0] <= 0, name
+
+
+def test_one_kernel_a_condition():
+    """Where most of a condition's real cells are the same, that of all real cells."""
+    real = {"a": RNG.normal(size=(20, 3)), "b": RNG.normal(size=(20, 3)) * 4, "same": np.ones((4, 3))}
+    labels = np.repeat(list(real), [len(cells) for cells in real.values()])
+    every = np.concatenate(list(real.values()))
+
+    def moved(factor: float, origin: str) -> Side:
+        return Side.of(side(every * factor, origin).cells, labels)
+
+    sides = {"generated": moved(1.2, "generated"), "far": moved(30, "far")}
+    found = distance_metrics(moved(1, "real"), sides, points, 0)
+    for name, factor in (("generated", 1.2), ("far", 30)):
+        for condition, cells in real.items():
+            gamma = metrics.median_gamma(every if condition == "same" else cells)
+            expected = metrics.mmd(cells, cells * factor, gammas=(gamma,))
+            assert found[name]["mmd_by_condition"][condition] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
 def test_an_interval_of_changes_holds_what_other_samples_give():
     """About 95 % of intervals hold the mean over samples, over 60 samples of three populations."""
 

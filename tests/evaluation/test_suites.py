@@ -12,9 +12,10 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from c2s_jax.evaluation import bulk, controls, embedding_suite, suite_pages, suites
+from c2s_jax.evaluation import beside, bulk, controls, embedding_suite, suite_pages, suites
 from c2s_jax.evaluation.context import dense_expression, ranked, sentences_of, some_of
 from c2s_jax.evaluation.store import Store, weights_fingerprint
+from c2s_jax.report.tables import MEASURES
 
 
 class Deaf:
@@ -120,6 +121,39 @@ def test_foscttm_of_bulk_by_hand(context):
     distance = cdist(cells, samples[partner], "cosine")
     closer = (distance < np.diag(distance)[:, None]) & (partner[:, None] != partner)
     assert bulk._foscttm(cells, samples, partner)["foscttm_cells_to_bulk"] == pytest.approx(closer.mean())
+
+
+@pytest.mark.parametrize("metric", MEASURES)
+def test_whatever_is_ranked_is_flagged(metric):
+    up = 0.1 if MEASURES[metric].better == "higher" else -0.1
+    for score, found in ((0.5, [metric]), (0.5 + up, [metric]), (0.5 - up, [])):
+        assert list(controls.unbeaten({metric: 0.5}, {"shuffled_labels": {metric: score}})) == found
+
+
+def test_means_over_fewer_conditions_are_not_ranked():
+    """The sum of parts, of easy conditions only, has the lowest mean and is worse than the model wherever it is."""
+
+    def side(values: dict[str, float]) -> dict:
+        return {"scfid": sum(values.values()) / len(values), "scfid_by_condition": values}
+
+    model, additive = {"one": 10.0, "two": 10.0, "both": 2.0}, {"both": 3.5}
+    shift = {condition: value + 3 for condition, value in model.items()}
+    baselines = {"additive": side(additive), "mean_shift": side(shift)}
+    found = side(model) | {"n": 9, "baselines": baselines, "scrambles": {"control_name": side(additive)}}
+    (table,) = suite_pages.tables({"perturbation": found})
+    names = [
+        "c2s_jax",
+        "control + mean changes under the parts of the combination (1 of 3 conditions)",
+        "control + mean change under the perturbation",
+        "control cells asked for (shuffled) (1 of 3 conditions)",
+    ]
+    assert [row[0] for row in table.rows] == names
+    assert table.best == {(0, 1)}
+    assert "never bold" in table.caption
+    metrics = {"perturbation": found, "split": "test", "cells": 9}
+    (table,) = beside.tables({"first": metrics, "second": metrics})
+    assert [row[0] for row in table.rows][2:] == names[1:3]
+    assert table.best == {(0, 1), (1, 1)}
 
 
 def test_unknown_suites_are_refused():

@@ -42,6 +42,7 @@ def test_median_heuristic() -> None:
     gamma = 1 / (2 * np.median(pdist(np.concatenate([x, y]))) ** 2)
     assert median_gamma(x, y) == pytest.approx(gamma)
     assert mmd(x, y, gammas="median") == pytest.approx(by_definition(x, y, [gamma], False), abs=1e-6)
+    assert median_gamma(x) == pytest.approx(1 / (2 * np.median(pdist(x)) ** 2))
     assert median_gamma(x, y, max_cells=100) == pytest.approx(gamma, rel=0.1)
 
 

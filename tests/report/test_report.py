@@ -86,6 +86,16 @@ def test_learning_curves(tmp_path: Path, drawn: list[Any]) -> None:
         report.learning_curves({})
 
 
+def test_a_smoothed_curve_goes_on_after_nan(drawn: list[Any]) -> None:
+    values = np.full(400, 2.0)
+    values[[50, *range(200, 240)]] = np.nan
+    report.learning_curves({"train/loss": (np.arange(400), values)})
+    smooth = drawn[0].axes[0].lines[1].get_ydata()
+    there = np.r_[0:205, 235:400]
+    np.testing.assert_allclose(smooth[there], 2.0)
+    assert np.isnan(smooth[215:225]).all()
+
+
 def test_confusion_matrix_counts_and_unparsed_last(drawn: list[Any]) -> None:
     true = ["b", "b", "b", "a", "c"]
     figure = report.confusion_matrix(true, ["b", "a", "unparsed", "a", "zebra"])
@@ -236,6 +246,9 @@ def test_tables() -> None:
     shown = report.comparison_table(lower, metrics=["scfid"], title="x")
     assert [row[1].replace("\xa0", " ") for row in shown.rows] == ["2.000 (1.500 – 2.500)", "1.000", "0.100"]
     assert "95 % intervals" in shown.caption
+    assert "never bold" not in shown.caption
+    some = report.comparison_table(lower, metrics=["scfid"], title="x", apart=["theirs"])
+    assert some.best == set()  # nothing is left to compare with
     assert set(MEASURES) >= {"valid", "unique", "overlap", "knn_accuracy", "scfid"}
 
 
