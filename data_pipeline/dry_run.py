@@ -13,6 +13,7 @@ from c2s_jax.cells import require_obs
 from c2s_jax.cells.conversion import conversion
 from c2s_jax.cells.errors import shown
 from c2s_jax.cells.genes import GeneColumns, gene_columns
+from c2s_jax.cells.species import latin_name
 from c2s_jax.cells.statistics import measure
 from data_pipeline import jobs
 from data_pipeline.readers import CellTable
@@ -94,6 +95,7 @@ def _examined(source: Source, top_k: int | None) -> _Findings:
         with found.catching():
             _expression(found, source, table, top_k)
         fields = _fields(found, source, table.obs)
+        _organism(found, source.organism, table.obs)
         with found.catching():
             _coordinates(found, source, table)
         _texts(found, source, fields)
@@ -152,6 +154,13 @@ def _fields(found: _Findings, source: Source, obs: pd.DataFrame) -> dict[str, pd
         if empty == len(obs):
             found.problems.append(f"{name}: no cell has a value in obs[{columns[name]!r}]")
     return counted
+
+
+def _organism(found: _Findings, organism: str, obs: pd.DataFrame) -> None:
+    named = obs["organism"].dropna().astype(str).unique() if organism and "organism" in obs else ()
+    others = sorted(name for name in named if latin_name(name) != latin_name(organism))
+    if others:
+        found.add("note", f"organism is {organism}, but obs['organism'] names {shown(others)}")
 
 
 def _coordinates(found: _Findings, source: Source, table: CellTable) -> None:
