@@ -48,7 +48,7 @@ def demo(source: Path, steps: int, *flags: str, whole: bool = False, huge: bool 
     with tempfile.TemporaryDirectory() as workdir:
         arguments = ["--config=configs/demo.py", f"--workdir={workdir}", *flags]
         arguments += [f"--config.steps={steps}", "--config.evaluation.at_end=False", f"--config.log_every={steps}"]
-        arguments += [f"--config.data.corpus={source / 'corpus'}"]
+        arguments += ["--config.data.bundled=", f"--config.data.corpus={source / 'corpus'}"]
         arguments += [f"--config.data.tokenizer={source / 'tokenizer.model'}"]
         run(TRAIN, arguments, whole=whole, huge=huge)
         return read_metrics(Path(workdir) / "metrics.jsonl")["train/tokens_per_second"][1][-1]

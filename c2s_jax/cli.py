@@ -194,6 +194,13 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _name(text: str) -> str:
+    """A name in a list, which takes whatever follows."""
+    if text.endswith(".h5ad") and Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file and no name; give the file before the options")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser("c2s", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -213,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
 
     made = command(annotate, file="1")
     made.add_argument(
-        "--labels", nargs="+", metavar="TYPE", help="candidates; by default those of the model's training"
+        "--labels", nargs="+", type=_name, metavar="TYPE", help="candidates; by default those of the model's training"
     )
     made.add_argument("--labels-file", metavar="FILE", help="candidates, one a line")
     made.add_argument("--free-text", action="store_true", help="let the model answer in its own words")
@@ -230,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--key", default="X_c2s", help="entry of obsm to write (%(default)s)")
 
     made = command(generate, file="?")
-    made.add_argument("--cell-type", nargs="+", required=True, metavar="TYPE")
+    made.add_argument("--cell-type", nargs="+", type=_name, required=True, metavar="TYPE")
     made.add_argument("-n", type=int, default=1, help="cells a type (%(default)s)")
     _drawing(made, 1.0)
     made.add_argument("--drafts", action="store_true", help="guess names, check several tokens at once: same cells")

@@ -127,6 +127,11 @@ def data_paths(config: Any, workdir: str) -> tuple[str, str]:
     The tokenizer is ``data.tokenizer``, or else that beside the weights of ``init_from``.
     """
     tokenizer = config.data.tokenizer or (_tokenizer_beside(config.init_from) if config.init_from else "")
+    if config.data.bundled and config.data.corpus:
+        raise ValueError(
+            f"data.bundled={config.data.bundled!r} and data.corpus={config.data.corpus!r} are both set: to use the "
+            "corpus, add --config.data.bundled="
+        )
     if config.data.bundled:
         from data_pipeline import bundled
 

@@ -28,18 +28,19 @@ __all__ = ["build_corpus", "define_flags"]
 def planned(values: flags.FlagValues) -> Manifest:
     """What the options ask for, with everything that is wrong with it."""
     asked = build_settings(values)
+    astray = [name for name in (*DATASET_FLAGS, "input", "bundled") if values[name].present]
     if values.manifest:
-        astray = [name for name in (*DATASET_FLAGS, "input", "bundled") if values[name].present]
         if astray:
             raise ValueError(f"--{astray[0]} is said in the manifest: write it there, or leave --manifest out")
         manifest = read_manifest(values.manifest)
         options, problems = build_options(asked, Path(), "--")
         return Manifest(manifest.sources, manifest.options | options, manifest.problems + problems)
     options, problems = build_options(asked, Path(), "--")
-    settings = dataset_settings(values)
     if values.bundled:
+        if astray != ["bundled"]:
+            raise ValueError(f"--{astray[0]} is given, but bundled cells have settings of their own: leave one out")
         return Manifest([BUNDLED[values.bundled]()], options, problems)
-    sources, more = make_sources(settings, Path(), "--", "input")
+    sources, more = make_sources(dataset_settings(values), Path(), "--", "input")
     return Manifest(sources, options, problems + more)
 
 

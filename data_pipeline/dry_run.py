@@ -15,6 +15,7 @@ from c2s_jax.cells.conversion import conversion
 from c2s_jax.cells.errors import CellDataError, shown
 from c2s_jax.cells.expression import kept_rows
 from c2s_jax.cells.genes import GeneColumns, gene_columns
+from c2s_jax.cells.species import latin_name
 from c2s_jax.cells.statistics import measure, select
 from data_pipeline import jobs
 from data_pipeline.allocation import by_group, cells_of
@@ -131,6 +132,7 @@ def _examined(source: Source, number: int, top_k: int | None) -> _Findings:
             _expression(found, source, table, top_k)
         known = len(found.problems)
         fields = _fields(found, source, table.obs)
+        _organism(found, source.organism, table.obs)
         with found.catching():
             places, sections = _coordinates(found, source, table)
         if len(found.problems) == known:
@@ -218,6 +220,13 @@ def _fields(found: _Findings, source: Source, obs: pd.DataFrame) -> dict[str, ND
         if empty == len(obs):
             found.problems.append(f"{name}: no cell has a value in obs[{source.obs_columns[name]!r}]")
     return texts
+
+
+def _organism(found: _Findings, organism: str, obs: pd.DataFrame) -> None:
+    named = obs["organism"].dropna().astype(str).unique() if organism and "organism" in obs else ()
+    others = sorted(name for name in named if latin_name(name) != latin_name(organism))
+    if others:
+        found.add("note", f"organism is {organism}, but obs['organism'] names {shown(others)}")
 
 
 def _coordinates(found: _Findings, source: Source, table: CellTable) -> tuple[NDArray[np.float32], Codes | None]:

@@ -322,6 +322,13 @@ def test_unknown_bundled_data(tmp_path):
         workdirs.data_paths(config, str(tmp_path))
 
 
+def test_bundled_data_beside_a_corpus(tmp_path):
+    config = configs.base()
+    config.data.bundled, config.data.corpus = "pbmc68k_reduced", "corpus"
+    with pytest.raises(ValueError, match=r"data\.corpus='corpus' are both set: .* add --config\.data\.bundled=$"):
+        workdirs.data_paths(config, str(tmp_path))
+
+
 def runnable():
     """The defaults and a model."""
     config = configs.base()

@@ -410,7 +410,7 @@ def test_truncated_shard(config, tmp_path):
         ({"data.seq_len": 8}, r"every example is longer than data\.seq_len=8"),
         ({"data.tasks": ()}, r"data\.tasks is empty"),
         ({"model.num_layers": 3}, r"model\.num_layers must be even"),
-        ({"data.bundled": "nothing"}, r"data\.bundled='nothing' is unknown"),
+        ({"data.bundled": "nothing", "data.corpus": ""}, r"data\.bundled='nothing' is unknown"),
     ],
 )
 def test_bad_settings_are_named(config, tmp_path, change, message):

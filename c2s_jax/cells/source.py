@@ -58,8 +58,10 @@ def _nearest(name: str, there: Sequence[str]) -> str:
     return f" (nearest: {', '.join(map(repr, near[:5]))})" if near else ""
 
 
-def select_source(adata: ad.AnnData, layer: str | None, use_raw: bool | None) -> tuple[str, Any, Any]:
-    """Choose where expression is read from.
+def select_source(
+    adata: ad.AnnData, layer: str | None, use_raw: bool | None, *, argument: str = "layer"
+) -> tuple[str, Any, Any]:
+    """Choose where expression is read from; messages call the layer's argument by its name, `argument`.
 
     Returns
     -------
@@ -67,10 +69,10 @@ def select_source(adata: ad.AnnData, layer: str | None, use_raw: bool | None) ->
         "X", "raw" or "layers['…']"; the matrix as AnnData holds it; the annotation of its genes.
     """
     if layer is not None and use_raw:
-        raise CellDataError(f"both layer={layer!r} and use_raw=True are given; choose one")
+        raise CellDataError(f"both {argument}={layer!r} and use_raw=True are given; choose one")
     if use_raw:
         if adata.raw is None:
-            raise CellDataError(f"use_raw=True, but adata.raw is empty; {_alternatives(adata, 'raw')}")
+            raise CellDataError(f"use_raw=True, but adata.raw is empty; {alternatives(adata, 'raw', argument)}")
         return "raw", adata.raw.X, adata.raw.var
     if layer is not None:
         if layer not in adata.layers:
@@ -79,9 +81,18 @@ def select_source(adata: ad.AnnData, layer: str | None, use_raw: bool | None) ->
                 f"adata.layers has no {layer!r}{_nearest(layer, layers)}; layers there are: {shown(layers) or 'none'}"
             )
         return f"layers[{layer!r}]", adata.layers[layer], adata.var
-    if adata.X is None:
-        raise CellDataError(f"adata.X is empty; {_alternatives(adata, 'X')}")
-    return "X", adata.X, adata.var
+    matrix = _x(adata)
+    if matrix is None:
+        raise CellDataError(f"adata.X is empty; {alternatives(adata, 'X', argument)}")
+    return "X", matrix, adata.var
+
+
+def _x(adata: ad.AnnData) -> Any:
+    """``adata.X``; None where there is none, in a file that is not read into memory, too."""
+    try:
+        return adata.X
+    except KeyError:
+        return None
 
 
 def as_csr(matrix: Any, name: str) -> sparse.csr_matrix:
@@ -150,24 +161,25 @@ def check_values(adata: ad.AnnData, name: str, matrix: sparse.csr_matrix, var: A
     if found:
         raise CellDataError(
             f"adata.{name} {found}. Cell sentences need counts or normalised, non-negative expression: "
-            f"{_alternatives(adata, name)}"
+            f"{alternatives(adata, name)}"
         )
 
 
-def _alternatives(adata: ad.AnnData, tried: str) -> str:
-    usable = [how for name, how in _candidates(adata) if name != tried and _usable(adata, name)]
+def alternatives(adata: ad.AnnData, tried: str, argument: str = "layer") -> str:
+    """Which matrices could be used instead of the one that was tried, and how; a layer is given as `argument`."""
+    usable = [how for name, how in _candidates(adata, argument) if name != tried and _usable(adata, name)]
     if usable:
         return f"usable instead: {' or '.join(usable)}"
     return "neither adata.X nor adata.raw nor any layer is usable; go back to the counts"
 
 
-def _candidates(adata: ad.AnnData) -> Iterator[tuple[str, str]]:
-    if adata.X is not None:
+def _candidates(adata: ad.AnnData, argument: str) -> Iterator[tuple[str, str]]:
+    if _x(adata) is not None:
         yield "X", "adata.X (the default: no layer, use_raw=False)"
     if adata.raw is not None:
         yield "raw", "adata.raw (use_raw=True)"
     for layer in adata.layers:
-        yield f"layers[{layer!r}]", f"adata.layers[{layer!r}] (layer={layer!r})"
+        yield f"layers[{layer!r}]", f"adata.layers[{layer!r}] ({argument}={layer!r})"
 
 
 def _usable(adata: ad.AnnData, name: str) -> bool:

@@ -14,8 +14,15 @@ _ASSEMBLY = re.compile(
     r"^((?:GRC[a-z]{1,2}|hg|mm|rn|mRatBN|Rnor|BDGP|WBcel|danRer|galGal|Sscrofa)\d[\w.-]*?)_+(?=[^_])"
 )
 _ENSEMBL = re.compile(r"^(ENS[A-Z]{0,6}[GT])\d{6,}")
+_LATIN = {"human": "homo sapiens", "mouse": "mus musculus", "rat": "rattus norvegicus"}
 # a gene of another species now and then, a reporter or a virus, makes no second species
 _SECOND = 0.01
+
+
+def latin_name(organism: str) -> str:
+    """One spelling for "human" and "Homo sapiens"; others are lower-cased."""
+    name = organism.strip().lower()
+    return _LATIN.get(name, name)
 
 
 def species_tags(names: Sequence[str]) -> list[str]:

@@ -117,7 +117,7 @@ def score(
         mixed = np.logaddexp.reduce(each) - np.log(len(each))
         return {"logprobs": mixed.astype(np.float32), "mass": np.mean([_mass(x) for x in scores], axis=0)}
 
-    settings = {"labels": labels, "n_prompts": n_prompts}
+    settings = {"labels": labels, "n_prompts": len(answers)}
     logprobs = np.full((adata.n_obs, len(labels)), np.nan, np.float32)
     mass = np.full(adata.n_obs, np.nan, np.float32)
     for block, rows, found in over_cells(

@@ -50,6 +50,8 @@ def draw_contexts(
     else:
         require_obs(adata, [groupby])
         groups = np.asarray(adata.obs[groupby].astype(object))
+        if pd.isna(groups).all():
+            raise CellDataError(f"adata.obs[{groupby!r}] has no value for any cell")
     order = np.argsort(hash_strings(np.asarray(adata.obs_names, str), seed=seed, domain="context"), kind="stable")
     out = []
     for group in sorted({str(g) for g in groups[~pd.isna(groups)]}):

@@ -15,13 +15,24 @@ from c2s_jax.cells.genes import gene_symbols
 from c2s_jax.cells.source import select_source
 from c2s_jax.data.ragged import offsets
 from c2s_jax.generation import Sampling
+from c2s_jax.inference.answer_size import answer_tokens, genes_of_answer
 from c2s_jax.inference.inquiry import Inquiry, choose_task, empty_lists
 from c2s_jax.inference.language_model import BATCH_SIZE, LanguageModel
 from c2s_jax.inference.organisms import organism_of
-from c2s_jax.inference.prompting import Asker, choose_templates, constant, listed, shared
+from c2s_jax.inference.prompting import (
+    Asker,
+    Prompts,
+    asked_fields,
+    check_fields,
+    choose_templates,
+    constant,
+    listed,
+    shared,
+)
 from c2s_jax.inference.provenance import record
+from c2s_jax.inference.reading import LAYER
 from c2s_jax.inference.streaming import Meter, cell_bar, over_cells
-from c2s_jax.tasks import TASKS
+from c2s_jax.tasks import TASKS, Template
 
 GENERATE = "cell_type_conditioned_generation"
 RESPOND, PERTURBED = "perturbation_response", "perturbed_cell_generation"
@@ -46,32 +57,25 @@ def generate(
     progress: bool,
 ) -> ad.AnnData:
     """See ``Model.generate``."""
-    wanted = _wanted(model, cell_type, n)
+    wanted = _wanted(cell_type, n)
     names, counts = list(wanted), list(wanted.values())
+    _warn_unmet(model, "cell_type", names)
     choose_task(model, GENERATE)
-    card = model.card
     vocabulary, line = _genes_and_line(model, like, dataset)
-    n_genes = _genes_wanted(model, n_genes, vocabulary)
-    told = {**(fields or {})}
-    values = card.values if card else {}
-    named = organism_of(like if like is not None else ad.AnnData(), organism or told.get("organism"), values)
-    told |= {"organism": named} if isinstance(named, str) else {}
-    source = prompts or (card.prompts if card else "c2s_jax")
-    available = frozenset(told) | {"cell_type"}
-    template = choose_templates(GENERATE, source, available, frozenset(told))[0]
+    report: list[str] = []
+    template, told = _wording(model, fields, organism, prompts, like, report)
     formatter = model.formatter(vocabulary)
-    room = _tokens_of(formatter.table.lengths, n_genes)
-    asker = Asker(formatter, template, model.limit(room), model.longest_piece)
-    texts = shared({name: told[name] for name in asker.fields if name in told}, len(names))
-    found = asker(
-        texts | {"cell_type": listed(names)},
-        *empty_lists(0),
-        lists=np.zeros(len(names), np.int64),
-        n_genes=n_genes,
-    )
+
+    def ask(n_genes: int, room: int = 0) -> list[NDArray[np.int32]]:
+        asker = Asker(formatter, template, model.limit(room), model.longest_piece)
+        texts = shared(told, len(names)) | {"cell_type": listed(names)}
+        return asker(texts, *empty_lists(0), lists=np.zeros(len(names), np.int64), n_genes=n_genes).tokens
+
+    n_genes = genes_of_answer(model, n_genes, vocabulary, ask, report)
+    room = int(answer_tokens(model, n_genes, vocabulary))
     sampling = Sampling(temperature=temperature, top_p=top_p)
     how = _writing(model, vocabulary, n_genes, constrain, drafts)
-    answers = _samples(model, found.tokens, counts, room, progress, sampling=sampling, seed=seed, **how)
+    answers = _samples(model, ask(n_genes, room), counts, room, progress, sampling=sampling, seed=seed, **how)
     types = np.repeat(names, counts).tolist()
     obs = pd.DataFrame({"cell_type": pd.Categorical(types)}, index=[f"c2s_{i}" for i in range(len(types))])
     for name, text in told.items():
@@ -79,8 +83,37 @@ def generate(
     out = _cells(answers, obs, vocabulary, line, n_genes)
     settings = dict(n_genes=n_genes, temperature=temperature, top_p=top_p, seed=seed, fields=told, dataset=dataset)
     settings |= dict(constrain=constrain, drafts=drafts)
-    record(out, "generate", model, prompts=[template.model_input], settings=settings, rank_expression=line.to_dict())
+    asked = [template.model_input]
+    record(out, "generate", model, prompts=asked, settings=settings, report=report, rank_expression=line.to_dict())
     return out
+
+
+def _wording(
+    model: LanguageModel,
+    fields: Mapping[str, str] | None,
+    organism: str | None,
+    prompts: str | None,
+    like: ad.AnnData | None,
+    report: list[str],
+) -> tuple[Template, dict[str, str]]:
+    """The template for cells of a type, and what it tells besides the type; warns of what it has no place for."""
+    card, given = model.card, dict(fields or {})
+    check_fields(given)
+    if "cell_type" in given:
+        raise ValueError("fields names cell_type, which is an argument of its own")
+    if organism:
+        given["organism"] = organism
+    cells = like if like is not None else ad.AnnData()
+    named = organism_of(cells, given.get("organism"), card.values if card else {}, report)
+    known = given | ({"organism": named} if isinstance(named, str) else {})
+    source = prompts or (card.prompts if card else "c2s_jax")
+    template = choose_templates(GENERATE, source, frozenset(known) | {"cell_type"}, frozenset(known))[0]
+    told = {name: text for name, text in known.items() if name in asked_fields(template)}
+    if untold := sorted(given.keys() - told.keys()):
+        warnings.warn(
+            f"the prompt has no place for {', '.join(untold)}: cells are made without", UserWarning, stacklevel=4
+        )
+    return template, told
 
 
 def perturb(
@@ -105,15 +138,15 @@ def perturb(
     columns = dict(reading.pop("metadata", None) or {})
     if task == PERTURBED and "cell_type" not in columns and "cell_type" in adata.obs:
         columns["cell_type"] = "cell_type"
-    card = model.card
-    n_genes = reading.get("n_genes") or (card.n_genes if card else None)
     vocabulary, line = _genes_and_line(model, adata, dataset, reading)
-    n_genes = _genes_wanted(model, n_genes, vocabulary)
-    room = _tokens_of(model.formatter(vocabulary).table.lengths, n_genes)
-    inquiry = _PerturbedCells(
-        model, adata, task, room=room, known=frozenset(("perturbation",)), metadata=columns, **reading
-    )
-    inquiry.perturbation, inquiry.answer_genes = perturbation, n_genes
+    known = frozenset(("perturbation",))
+    inquiry = _PerturbedCells(model, adata, task, room=0, known=known, metadata=columns, **reading)
+    inquiry.perturbation = perturbation.strip()
+    _warn_unmet(model, "perturbation", [inquiry.perturbation])
+    _warn_unmet(model, "cell_type", inquiry.told_values("cell_type"))
+    n_genes = inquiry.size_answer(reading.get("n_genes"), vocabulary)
+    room = int(answer_tokens(model, n_genes, vocabulary))
+    inquiry.leave(room)
     sampling = Sampling(temperature=temperature, top_p=top_p)
     how = _writing(model, vocabulary, n_genes, constrain, drafts)
 
@@ -135,7 +168,7 @@ def perturb(
     out = _cells(texts, obs, vocabulary, line, n_genes)
     prompts = [inquiry.template.model_input]
     record(
-        out, "perturb", model, prompts=prompts, settings=settings | reading, report=inquiry.warn(),
+        out, "perturb", model, prompts=prompts, settings=reading | settings, report=inquiry.warn(),
         rank_expression=line.to_dict(),
     )  # fmt: skip
     return out
@@ -147,13 +180,37 @@ class _PerturbedCells(Inquiry):
     perturbation: str
     answer_genes: int
 
-    def write(self, rows: NDArray, genes: NDArray, indptr: NDArray, **options: Any) -> list[NDArray[np.int32]]:
+    def size_answer(self, n_genes: int | None, vocabulary: GeneVocabulary) -> int:
+        """Genes of each answer, which prompts may tell."""
+        kinds = self._kinds()
+
+        def ask(n_genes: int) -> list[NDArray[np.int32]]:
+            self.answer_genes = n_genes
+            return self.prompts_of(kinds, *empty_lists(len(kinds))).tokens
+
+        lists = 1 if self.task == PERTURBED else 2
+        self.answer_genes = genes_of_answer(self.model, n_genes, vocabulary, ask, self.reader.report, lists=lists)
+        return self.answer_genes
+
+    def _kinds(self) -> NDArray[np.int64]:
+        """One cell of each combination of what prompts tell."""
+        told = [column.codes for name, column in self.columns.items() if name in self.askers[0].fields]
+        codes = np.array([np.zeros(self.adata.n_obs, np.int64), *told])
+        return np.unique(codes, axis=1, return_index=True)[1]
+
+    def told_values(self, field: str) -> Sequence[str]:
+        """What prompts tell by a field."""
+        if field not in self.askers[0].fields:
+            return ()
+        return self.columns[field].values if field in self.columns else (self.constants[field],)
+
+    def prompts_of(self, rows: NDArray, genes: NDArray, indptr: NDArray, **options: Any) -> Prompts:
         n = len(rows)
         options["texts"] = {"perturbation": constant(self.perturbation, n)}
         if self.task == PERTURBED:
             genes, indptr = empty_lists(0)
             options |= {"lists": np.zeros(n, np.int64), "n_genes": self.answer_genes}
-        return super().write(rows, genes, indptr, **options)
+        return super().prompts_of(rows, genes, indptr, **options)
 
 
 def _cells(
@@ -188,23 +245,10 @@ def _genes_and_line(
         name: (reading or {}).get(name) for name in ("expression_layer", "use_raw", "gene_column")
     }
     source["layer"] = source.pop("expression_layer")
-    var = select_source(like, source["layer"], source["use_raw"])[2]
+    var = select_source(like, source["layer"], source["use_raw"], argument=LAYER)[2]
     names = [name.upper() for name in gene_symbols(var, source["gene_column"], [])]
     line = fit_rank_expression(like, max_cells=2_000, duplicates="sum", empty_cells="drop", **source)
     return GeneVocabulary(list(dict.fromkeys(names))), line
-
-
-def _genes_wanted(model: LanguageModel, n_genes: int | None, vocabulary: GeneVocabulary) -> int:
-    wanted = n_genes or (model.card.n_genes if model.card else 200)
-    if not 1 <= wanted <= len(vocabulary):
-        raise ValueError(f"n_genes={wanted} must be from 1 to {len(vocabulary):,}, the genes there are")
-    return wanted
-
-
-def _tokens_of(lengths: NDArray, n_genes: int) -> int:
-    """Tokens that ``n_genes`` names, a period and the end may take: their mean and three standard deviations."""
-    need = n_genes * lengths.mean() + 3 * np.sqrt(n_genes) * lengths.std() + 2
-    return int(-(-need // 32) * 32)
 
 
 def _writing(
@@ -239,7 +283,7 @@ def _samples(
     return [text for start, count in zip(starts.tolist(), counts) for text in texts[start : start + count]]
 
 
-def _wanted(model: LanguageModel, cell_type: str | Sequence[str] | Mapping[str, int], n: int) -> dict[str, int]:
+def _wanted(cell_type: str | Sequence[str] | Mapping[str, int], n: int) -> dict[str, int]:
     """Cells to make by type."""
     if isinstance(cell_type, Mapping):
         wanted = {str(name).strip(): int(count) for name, count in cell_type.items()}
@@ -250,11 +294,15 @@ def _wanted(model: LanguageModel, cell_type: str | Sequence[str] | Mapping[str, 
         raise ValueError("cell_type must name at least one type, and none may be empty")
     if min(wanted.values()) < 1:
         raise ValueError(f"at least one cell of each type must be asked for, not {min(wanted.values())}")
-    known = model.card.values.get("cell_type", ()) if model.card else ()
-    for name in wanted if known else ():
+    return wanted
+
+
+def _warn_unmet(model: LanguageModel, field: str, names: Sequence[str]) -> None:
+    """Warn of names that a field never had in training, if the model says which it had."""
+    known = model.card.values.get(field, ()) if model.card else ()
+    for name in names if known else ():
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.4) or list(known[:5])
             warnings.warn(
                 f"the model met no {name!r} in training; nearest: {', '.join(near)}", UserWarning, stacklevel=4
             )
-    return wanted

@@ -121,18 +121,25 @@ class Inquiry:
         self.model, self.adata, self.task, self.told = model, adata, task, Told()
         card = model.card
         options: dict[str, Any] = dict(layer=expression_layer, use_raw=use_raw, gene_column=gene_column)
-        most = n_genes or (card.n_genes if card else None)
+        most = card.n_genes if card and n_genes is None else n_genes
         self.reader = CellReader(adata, card.genes if card else None, n_genes=most, **options)
         columns, constants = texts_of(adata.obs, metadata or {}, fields or {})
         if "organism" not in columns:
-            found = organism_of(adata, organism or constants.get("organism"), card.values if card else {})
+            named = organism or constants.get("organism")
+            found = organism_of(adata, named, card.values if card else {}, self.reader.report)
             columns, constants = _with(columns, constants, "organism", found)
         self.columns, self.constants = columns, constants
         self.prompts = prompts or (card.prompts if card else "c2s_jax")
         given = frozenset(columns) | frozenset(constants)
         self.templates = choose_templates(task, self.prompts, given | known, given | known, n_prompts)
-        self.limit = model.limit(room)
-        self.askers = [Asker(self.formatter, t, self.limit, model.longest_piece) for t in self.templates]
+        if len(self.templates) < n_prompts:
+            self.reader.report.append(f"asked in {len(self.templates)} wordings, all there are, and not {n_prompts}")
+        self.leave(room)
+
+    def leave(self, room: int) -> None:
+        """Keep so many tokens for the answer."""
+        self.limit = self.model.limit(room)
+        self.askers = [Asker(self.formatter, t, self.limit, self.model.longest_piece) for t in self.templates]
 
     @property
     def formatter(self) -> Any:
@@ -160,6 +167,14 @@ class Inquiry:
         return out | {name: column.texts(rows) for name, column in self.columns.items() if name in wanted}
 
     def write(
+        self, rows: NDArray[np.int64], genes: NDArray[np.int32], indptr: NDArray[np.int64], **options: Any
+    ) -> list[NDArray[np.int32]]:
+        """Tokens of ``prompts_of`` cells; what is cut is told by ``warn``."""
+        found = self.prompts_of(rows, genes, indptr, **options)
+        self.told.add(found)
+        return found.tokens
+
+    def prompts_of(
         self,
         rows: NDArray[np.int64],
         genes: NDArray[np.int32],
@@ -169,8 +184,8 @@ class Inquiry:
         wording: int = 0,
         n_genes: int | None = None,
         texts: Mapping[str, Texts] | None = None,
-    ) -> list[NDArray[np.int32]]:
-        """Tokens of the prompts.
+    ) -> Prompts:
+        """Prompts about cells.
 
         Parameters
         ----------
@@ -184,9 +199,8 @@ class Inquiry:
             Further fields.
         """
         asker = self.askers[wording]
-        found = asker({**self.fields(rows, asker.fields), **(texts or {})}, genes, indptr, lists=lists, n_genes=n_genes)
-        self.told.add(found)
-        return found.tokens
+        told = {**self.fields(rows, asker.fields), **(texts or {})}
+        return asker(told, genes, indptr, lists=lists, n_genes=n_genes)
 
     def warn(self) -> list[str]:
         """Say what was cut or left out, once; returns that and what was assumed."""

@@ -232,7 +232,7 @@ class Model(Asking):
         n
             Cells a type.
         n_genes
-            Genes a cell; by default as many as in training.
+            Genes a cell; by default as many as in training, or as fit what the model reads at once.
         temperature, top_p, seed
             How tokens are drawn, see ``generation.Sampling``.
         organism, fields, prompts

@@ -1,7 +1,8 @@
 """From cells and fields to prompts as tokens, cut to what a model can read."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from c2s_jax.tasks import Template, load_templates
 from c2s_jax.tasks.rendering import GENE_LISTS, MULTI_CELL, TEXT_FIELDS
 
 COUNTED = frozenset(("num_genes", "num_cells", *GENE_LISTS, MULTI_CELL))
+TOLD = TEXT_FIELDS - COUNTED  # those that are given
 Fields = Mapping[str, Texts]
 
 
@@ -144,21 +146,24 @@ def choose_templates(
     Raises
     ------
     ValueError
-        If no template does with these fields; says what is missing.
+        If no template does with these fields; says what is missing. If ``n`` is below 1.
     """
+    if n < 1:
+        raise ValueError(f"n_prompts={n} must be at least 1")
     found = [t for t in load_templates(task, prompts) if "interactions" not in t.fields]
-    usable = [t for t in found if _asked(t) - COUNTED <= available]
+    usable = [t for t in found if asked_fields(t) - COUNTED <= available]
     if not usable:
-        needed = min((_asked(t) - COUNTED - available for t in found), key=len)
+        needed = min((asked_fields(t) - COUNTED - available for t in found), key=len)
         raise ValueError(
             f"every prompt of {task} (prompts={prompts!r}) tells something that is not known here; give "
             + " and ".join(f"{name}=…" for name in sorted(needed))
         )
-    usable.sort(key=lambda t: -len(_asked(t) & given))
+    usable.sort(key=lambda t: -len(asked_fields(t) & given))
     return usable[:n]
 
 
-def _asked(template: Template) -> frozenset[str]:
+def asked_fields(template: Template) -> frozenset[str]:
+    """Fields of a template's prompt."""
     return frozenset(dataclasses.replace(template, response="").fields)
 
 
@@ -180,17 +185,27 @@ def texts_of(
     ------
     CellDataError
         If a column is not there, or some cell has no value in it.
+    ValueError
+        If prompts have no such field.
     """
+    check_fields((*columns, *constants))
     out = {}
     for field, column in columns.items():
-        if field not in TEXT_FIELDS:
-            raise ValueError(f"{field!r} is no field of prompts; those are {', '.join(sorted(TEXT_FIELDS))}")
         if column not in obs.columns:
             raise CellDataError(f"adata.obs has no column {column!r} for the prompts' {{{field}}}")
         out[field] = Column.of(obs[column])
         if (missing := out[field].codes < 0).any():
             raise CellDataError(f"adata.obs[{column!r}] has no value for {missing.sum()} cells, which prompts tell")
     return out, dict(constants)
+
+
+def check_fields(names: Iterable[str]) -> None:
+    """Refuse names that no prompt can tell anything by; says which are near."""
+    for name in names:
+        if name not in TOLD:
+            near = get_close_matches(name, sorted(TOLD), n=2)
+            hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
+            raise ValueError(f"{name!r} is no field of prompts{hint}; those are {', '.join(sorted(TOLD))}")
 
 
 @dataclasses.dataclass(frozen=True)

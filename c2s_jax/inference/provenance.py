@@ -48,8 +48,7 @@ def record(
     }
     if report:
         entry["report"] = list(report)
-    adata.uns.setdefault(KEY, {})
-    adata.uns[KEY] = {**adata.uns[KEY], function: entry}
+    adata.uns[KEY] = {**adata.uns.get(KEY, {}), function: entry}  # set as a whole: a view keeps no change of a part
 
 
 def _absent(value: Any) -> bool:

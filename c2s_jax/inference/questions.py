@@ -36,6 +36,10 @@ def answers(
     """One answer a group of cells, by its name; recorded in ``adata.uns["c2s"]``."""
     if question is not None and not question.strip():
         raise ValueError("the question is empty")
+    if adata.is_view and adata.isbacked:
+        raise ValueError(
+            "adata is a view of cells in a file, which nothing can be written into: pass adata.to_memory()"
+        )
     choose_task(model, task)
     known = frozenset(("question",)) if question is not None else frozenset()
     inquiry = Inquiry(model, adata, task, room=max_new_tokens, known=known, **reading)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from c2s_jax.cells import CellDataError, GeneVocabulary, Ranked, rank_cells
 from c2s_jax.cells.errors import shown
 from c2s_jax.cells.genes import gene_symbols
-from c2s_jax.cells.source import as_csr, bad_values, select_source
+from c2s_jax.cells.source import alternatives, as_csr, bad_values, select_source
 from c2s_jax.data.ragged import offsets, row_numbers, take_rows
 
 BLOCK_CELLS = 1024
+LAYER = "expression_layer"  # what a layer of expression is called here, where ``layer`` is one of the model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class CellReader:
         if n_genes is not None and n_genes < 1:
             raise ValueError(f"n_genes={n_genes} must be at least 1")
         self._adata, self._n_genes = adata, n_genes
-        self._name, self._held, var = select_source(adata, layer, use_raw)
+        self._name, self._held, var = select_source(adata, layer, use_raw, argument=LAYER)
         names = [name.upper() for name in gene_symbols(var, gene_column, self.report)]
         self.vocabulary = vocabulary or GeneVocabulary(list(dict.fromkeys(names)))
         ids = np.array([self.vocabulary.index.get(name, -1) for name in names], np.int64)
@@ -126,7 +127,7 @@ class CellReader:
         if found := bad_values(matrix, cells.tolist(), self._var_names, first):
             raise CellDataError(
                 f"adata.{self._name} {found}. Cell sentences need counts or normalised expression, not scaled: "
-                + self._advice()
+                + alternatives(self._adata, self._name, LAYER)
             )
         matrix = matrix[:, self._columns]
         matrix.sort_indices()
@@ -143,9 +144,3 @@ class CellReader:
         kept = Ranked(offsets(lengths), genes[first], ranked.values[first])
         kept = kept.top(self._n_genes) if self._n_genes else kept
         return kept.genes, kept.indptr
-
-    def _advice(self) -> str:
-        others = [f"layer={layer!r}" for layer in self._adata.layers if f"layers[{layer!r}]" != self._name]
-        if self._adata.raw is not None and self._name != "raw":
-            others.insert(0, "use_raw=True")
-        return f"try {' or '.join(others)}" if others else "go back to the counts"

@@ -106,12 +106,13 @@ def _filled(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 def _card(config: Any, corpus: str) -> ModelCard:
     tasks = _possible(config, Corpus(corpus))
-    longest = max(task.max_genes or config.evaluation.max_genes for task in tasks)
+    longest = int(Corpus(corpus).cells("train").n_genes.max())
+    most = max(task.max_genes or config.evaluation.max_genes for task in tasks)
     prompts = {task.prompts for task in tasks}
     return ModelCard.of_corpus(
         Corpus(corpus),
         tasks=tuple(task.task for task in tasks),
-        n_genes=longest,
+        n_genes=min(most, longest),
         context=config.data.seq_len,
         prompts=prompts.pop() if len(prompts) == 1 else "c2s_jax",
     )

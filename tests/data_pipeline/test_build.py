@@ -236,7 +236,9 @@ def test_input_that_cannot_be_read(tmp_path):
     [
         (["--input=none/*.h5ad"], r"nothing matches 'none/\*\.h5ad'"),
         (["--bundled=pbmc68k_reduced", "--split=7/3"], "expected train/validation/test"),
-        (["--bundled=pbmc68k_reduced", "--columns=donor"], "'donor' is not of the form field=value"),
+        (["--bundled=pbmc68k_reduced", "--columns=donor"], "--columns is given, but bundled cells have settings of"),
+        (["--bundled=pbmc68k_reduced", "--organism=mouse"], "--organism is given, but bundled"),
+        (["--input=x", "--columns=donor"], "'donor' is not of the form field=value"),
     ],
 )
 def test_bad_options(tmp_path, arguments, message):

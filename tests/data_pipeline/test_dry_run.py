@@ -59,6 +59,15 @@ def test_what_would_be_built(tmp_path):
     assert text.splitlines()[-2:] == [f"1 data set, 40 cells, about {size / 1000:.3g} kB", "No problems found"]
 
 
+def test_another_organism_than_the_cells_name(tmp_path):
+    adata = files.adata()
+    adata.obs["organism"] = "Homo sapiens"
+    text, _ = dry_run([Source(adata, "mine", "mouse", COLUMNS), Source(adata, "same", "human", COLUMNS)], {})
+    assert [line for line in lines_of(text, "note") if "organism" in line] == [
+        "organism is mouse, but obs['organism'] names Homo sapiens"
+    ]
+
+
 def test_dense_matrices_are_estimated_from_a_sample(tmp_path):
     source = Source(files.h5ad(tmp_path), "mine", obs_columns=COLUMNS, expression={"layer": "dense"})
     text, _ = dry_run([source], {"top_k": 4})
@@ -289,7 +298,8 @@ def test_options_reach_the_source(tmp_path):
         (["--manifest=none.yaml"], "manifest not found: none.yaml"),
         ([], "--input is missing"),
         (["--input=none"], "--input: nothing matches 'none'"),
-        (["--bundled=pbmc68k_reduced", "--radius=-1"], None),
+        (["--bundled=pbmc68k_reduced", "--seed=1"], None),
+        (["--bundled=pbmc68k_reduced", "--radius=1"], "--radius is given, but bundled"),
         (["--input=x", "--columns=celltype=x"], "--columns.celltype is unknown; did you mean 'cell_type'"),
         (["--input=x", "--tile_side=-1"], "--tile_side: expected a positive number"),
     ],

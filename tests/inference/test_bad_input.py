@@ -4,12 +4,15 @@ import json
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from scipy import sparse
 
 import c2s_jax
 from c2s_jax.cells import CellDataError
+from c2s_jax.inference.organisms import _of_cells
+from c2s_jax.inference.prompting import Column
 
 QUIET = dict(progress=False)
 
@@ -46,9 +49,12 @@ def test_genes_of_another_kind(model, pbmc, change, message):
 def test_scaled_values(model):
     """As scanpy's own example has them; what to use instead is said, and works."""
     adata = sc.datasets.pbmc68k_reduced()[:3].copy()
-    with pytest.raises(CellDataError, match=r"negative values .*try use_raw=True"):
+    with pytest.raises(CellDataError, match=r"negative values .*usable instead: adata\.raw \(use_raw=True\)$"):
         model.annotate(adata, **QUIET)
     model.annotate(adata, use_raw=True, **QUIET)
+    adata.layers["logged"], adata.layers["scaled"] = adata.raw.X, adata.X
+    with pytest.raises(CellDataError, match=r"\(use_raw=True\) or adata.* \(expression_layer='logged'\)$"):
+        model.annotate(adata, expression_layer="scaled", **QUIET)
 
 
 def test_ranks_do_not_depend_on_the_scale(model, pbmc):
@@ -79,6 +85,19 @@ def test_organisms(model, pbmc):
         model.embed(pbmc, **QUIET)
     with pytest.raises(ValueError, match="organism 'axolotl' is unknown"):
         model.generate("Dendritic", organism="axolotl", **QUIET)
+
+
+def test_cells_without_an_organism(model, pbmc):
+    """They are of the one that the others name, which is checked; of which of several cannot be known."""
+    pbmc.obs["organism"] = ["Homo sapiens"] * (pbmc.n_obs - 1) + [" "]
+    model.embed(pbmc, **QUIET)
+    assert any("1 cells without a value of obs['organism']" in line for line in pbmc.uns["c2s"]["embed"]["report"])
+    pbmc.obs["organism"] = ["Mus musculus"] * (pbmc.n_obs - 1) + [None]
+    with pytest.raises(ValueError, match="organism 'Mus musculus' is unknown"):
+        model.embed(pbmc, **QUIET)
+    column = pd.Series(["Homo sapiens", "Mus musculus", None])
+    with pytest.raises(CellDataError, match="no value for 1 cells and names homo, mus"):
+        _of_cells(Column.of(column.replace({"Homo sapiens": "homo", "Mus musculus": "mus"})), (), [])
 
 
 def test_prompts_longer_than_the_context(model, pbmc):
@@ -112,10 +131,35 @@ def test_labels_and_fields(model, pbmc):
         model.annotate(pbmc, ["B cell", " "])
     with pytest.raises(CellDataError, match="no column 'tisue'"):
         model.annotate(pbmc, metadata={"tissue": "tisue"})
-    with pytest.raises(ValueError, match="'weather' is no field"):
-        model.annotate(pbmc, metadata={"weather": "louvain"})
+    for given in ({"metadata": {"tisue": "louvain"}}, {"fields": {"tisue": "lung"}}):
+        with pytest.raises(ValueError, match="'tisue' is no field of prompts .nearest: 'tissue'"):
+            model.annotate(pbmc, **given)
+    with pytest.raises(ValueError, match="'num_genes' is no field"):
+        model.annotate(pbmc, fields={"num_genes": "7"})
+    with pytest.raises(ValueError, match="'tisue' is no field"):
+        model.generate("Dendritic", fields={"tisue": "lung"})
     with pytest.raises(ValueError, match="layer=9"):
         model.embed(pbmc, layer=9)
+
+
+def test_numbers_of_wordings_and_genes(model, pbmc):
+    """None is refused; of more wordings than there are, those there are count."""
+    for options in ({"n_prompts": 0}, {"n_prompts": -1}, {"n_genes": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            model.annotate(pbmc, **options, **QUIET)
+    with pytest.raises(ValueError, match="n_genes=0 must be from 1"):
+        model.generate("Dendritic", n_genes=0, **QUIET)
+    few = pbmc[:2].copy()
+    model.annotate(few, ["CD19+ B", "Dendritic"], n_prompts=1000, **QUIET)
+    told = few.uns["c2s"]["annotate"]
+    assert told["settings"]["n_prompts"] == len(told["prompts"]) < 1000
+    assert any("all there are, and not 1000" in line for line in told["report"])
+
+
+def test_groups_without_a_value(model, pbmc):
+    pbmc.obs["group"] = np.nan
+    with pytest.raises(CellDataError, match=r"adata\.obs\['group'\] has no value for any cell"):
+        model.embed_groups(pbmc, "group", **QUIET)
 
 
 def test_folders_that_hold_no_model(run, tmp_path):

@@ -108,16 +108,27 @@ def test_generate_perturb_and_ask(run, cells, tmp_path, capsys):
         (["embed", "cells.h5ad", "-o", "out.h5ad", "--layer=77"], "layer=77"),
         (["annotate", "cells.h5ad", "-o", "out.h5ad", "--organism=yeast"], "organism 'yeast' is unknown"),
         (["annotate", "cells.h5ad", "-o", "out.h5ad", "--metadata=tissue=organ"], "no column 'organ'"),
+        (["annotate", "no_x.h5ad", "-o", "out.h5ad"], "adata.X is empty; usable instead: adata.layers['counts'] (expr"),
     ],
 )
 def test_errors_are_one_line(run, cells, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.h5ad").write_text("no HDF5")
+    adata = ad.read_h5ad(cells)
+    ad.AnnData(obs=adata.obs, var=adata.var, layers={"counts": adata.X}).write_h5ad(tmp_path / "no_x.h5ad")
     with pytest.raises(SystemExit) as stopped:
         cli.main([*arguments, f"--model={run}"])
     assert message in str(stopped.value)
     assert "\n" not in str(stopped.value)
     assert not (tmp_path / "out.h5ad").exists()
+
+
+@pytest.mark.parametrize("command", ["generate -n 2 --cell-type Dendritic", "annotate --labels Dendritic"])
+def test_a_file_is_no_name(run, cells, capsys, command):
+    """A list of names would take the file that follows it."""
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), str(cells), f"--model={run}", "-o", str(cells.with_name("out.h5ad"))])
+    assert f"{cells} is a file and no name; give the file before the options" in capsys.readouterr().err
 
 
 def test_help_needs_no_model():

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import anndata as ad
 import numpy as np
 import pytest
 
 from c2s_jax.cells import expression_matrix, repair_sentence
+from c2s_jax.config import base
 from c2s_jax.data import Corpus
-from c2s_jax.inference import generation
+from c2s_jax.inference import generation, runs
 
 
 def test_generated_cells(model, monkeypatch):
@@ -98,6 +100,57 @@ def test_perturbed_cells(model, pbmc):
         model.perturb(pbmc, " ", progress=False)
 
 
+def test_sentences_of_training_that_do_not_fit_are_shortened(model, pbmc, monkeypatch):
+    """Without a number, as many genes are written as there are and the context has room for, besides the prompt."""
+    card = dataclasses.replace(model.card, n_genes=1000, tasks=(*model.card.tasks, "perturbation_response"))
+    monkeypatch.setattr(model, "card", card)
+    fitting = {}
+    for made in (
+        model.generate("Dendritic", progress=False),
+        model.perturb(pbmc[:2].copy(), "IFN-beta", progress=False),
+    ):
+        ((function, told),) = made.uns["c2s"].items()
+        fitting[function] = told["settings"]["n_genes"]
+        assert (np.diff(made.X.indptr) == fitting[function]).all()
+        assert any(f"{fitting[function]} genes a cell, not 765" in line for line in told["report"])
+    assert 1 < fitting["perturb"] < fitting["generate"] < model.context  # the former shows a cell, too
+    with pytest.raises(ValueError, match="leaves no room"):
+        model.generate("Dendritic", n_genes=700, progress=False)
+
+
+def test_a_run_on_whole_sentences_knows_how_long_they_are(bundle):
+    config = base()
+    config.data.tasks = ("cell_type_conditioned_generation",)
+    longest = max(len(cell.genes) for cell in Corpus(bundle.corpus).cells("train"))
+    assert runs._card(config, bundle.corpus).n_genes == longest < config.evaluation.max_genes
+    config.evaluation.max_genes = 20
+    assert runs._card(config, bundle.corpus).n_genes == 20
+
+
+def test_perturbations_and_types_never_met(model, pbmc, monkeypatch):
+    values = {**model.card.values, "perturbation": ("control", "interferon beta")}
+    tasks = ("perturbed_cell_generation",)
+    monkeypatch.setattr(model, "card", dataclasses.replace(model.card, values=values, tasks=tasks))
+    pbmc.obs["cell_type"] = "Dendritik"
+    with (
+        pytest.warns(UserWarning, match="no 'interferon beth' in training; nearest: interferon beta"),
+        pytest.warns(UserWarning, match="no 'Dendritik' in training; nearest: Dendritic"),
+    ):
+        model.perturb(pbmc[:1].copy(), "interferon beth", n_genes=3, progress=False)
+
+
+def test_cells_are_labelled_with_what_the_prompt_told(model):
+    given = {"organism": "Homo sapiens", "tissue": "blood"}
+    with pytest.warns(UserWarning, match="no place for tissue: cells are made without"):
+        made = model.generate("Dendritic", n_genes=3, fields=given, progress=False)
+    assert "{organism}" in made.uns["c2s"]["generate"]["prompts"][0]
+    assert made.uns["c2s"]["generate"]["settings"]["fields"] == {"organism": "human"}
+    assert set(made.obs["organism"]) == {"human"}
+    assert "tissue" not in made.obs
+    with pytest.raises(ValueError, match="cell_type, which is an argument of its own"):
+        model.generate("Dendritic", fields={"cell_type": "CD34+"}, progress=False)
+
+
 def test_answers_are_those_to_the_written_prompt(model, pbmc, monkeypatch):
     """By group, from the cells recorded, whatever their order in the file."""
     asked = []
@@ -125,3 +178,17 @@ def test_answers_are_those_to_the_written_prompt(model, pbmc, monkeypatch):
     assert isinstance(text, str)
     assert set(captions) == set(pbmc.obs["louvain"])
     assert {"ask", "describe", "caption"} <= set(pbmc.uns["c2s"])
+
+
+@pytest.mark.filterwarnings("ignore:this model was not trained", "ignore:Trying to modify")
+def test_views_are_answered(model, pbmc, tmp_path):
+    """The record goes into what becomes of the view; where nothing can be written, that is said before."""
+    view, short = pbmc[:4], dict(n_cells=2, max_new_tokens=8, n_genes=5)
+    answer = model.ask(view, "Which?", **short)
+    assert view.uns["c2s"]["ask"]["answers"] == [answer]
+    assert "c2s" not in pbmc.uns
+    pbmc.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match="to_memory"):
+        model.ask(backed[:4], "Which?", **short)
+    backed.file.close()
