@@ -12,7 +12,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
-from c2s_jax.config import all_tasks, check, grpo_options, mixture, plain
+from c2s_jax.checks import check
+from c2s_jax.config import all_tasks, grpo_options, mixture, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PromptStream
 from c2s_jax.evaluate import evaluate_at_end
 from c2s_jax.generation import Sampler

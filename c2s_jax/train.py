@@ -21,7 +21,8 @@ from ml_collections import ConfigDict, config_flags
 from c2s_jax import grpo, workdirs
 from c2s_jax.aot.chips import chip
 from c2s_jax.aot.flops import training_flops_per_token
-from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
+from c2s_jax.checks import check
+from c2s_jax.config import all_tasks, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, MissingData, PackedRows, batches
 from c2s_jax.evaluate import evaluate_at_end
 from c2s_jax.huge_pages import restart_with_huge_pages
