@@ -9,19 +9,13 @@ from c2s_jax.training.profile import check_profile
 
 
 def check(config: ConfigDict, devices: int) -> None:
-    """Refuse values that only fail together, before anything is built."""
+    """Refuse values that are wrong, or only fail together, before anything is built."""
     if config.objective not in ("lm", "grpo"):
         raise ValueError(f'objective={config.objective!r} must be "lm" or "grpo"')
-    for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]} must be at least 1")
-    if config.lora.rank and not config.init_from:
-        raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
-    model_config(config, vocab_size=config.model.vocab_size or 1)  # the tokenizer may have the last word on that
+    _check_numbers(config)
+    _check_model(config)
     check_products(config.products)
     _check_survival(config)
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed} must not be negative")
     sequence = config.mesh.get("sequence", 1)
     if sequence != 1 and (sequence < 1 or config.data.seq_len % (128 * sequence)):
         raise ValueError(
@@ -37,6 +31,31 @@ def check(config: ConfigDict, devices: int) -> None:
         raise ValueError(
             f"batch_size={config.batch_size} must be a multiple of accumulate × devices that share the batch = "
             f"{config.accumulate} × {devices}"
+        )
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "validation_rows"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]} must be at least 1")
+    if config.seed < 0:
+        raise ValueError(f"seed={config.seed} must not be negative")
+    if not 0 <= config.ema_decay < 1:
+        raise ValueError(f"ema_decay={config.ema_decay} must be at least 0, which is off, and below 1")
+    for key in ("learning_rate", "clip_norm"):
+        if not config.optimizer[key] >= 0:
+            raise ValueError(f"optimizer.{key}={config.optimizer[key]} must not be negative")
+
+
+def _check_model(config: ConfigDict) -> None:
+    if config.lora.rank and not config.init_from:
+        raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
+    model_config(config, vocab_size=config.model.vocab_size or 1)  # the tokenizer may have the last word on that
+    if not config.lora.rank and config.model.param_dtype != "float32":
+        raise ValueError(
+            f"model.param_dtype={config.model.param_dtype!r} rounds small updates of trained weights away; it is for "
+            'those that an adapter leaves as they are (lora.rank). Leave it at "float32": model.dtype="bfloat16" is '
+            "what computes in bfloat16"
         )
 
 

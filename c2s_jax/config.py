@@ -72,7 +72,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.optimizer.final_fraction = 0.1
     config.optimizer.weight_decay = 0.01
     config.optimizer.b1, config.optimizer.b2, config.optimizer.eps = 0.9, 0.95, 1e-8
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # of all gradients together; 0 clips nothing
 
     config.data = ConfigDict()
     config.data.corpus = ""  # folder of a corpus (data_pipeline.build)

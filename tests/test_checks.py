@@ -27,6 +27,12 @@ def runnable():
         ({"guards.spike": "on"}, r"guards\.spike='on'"),
         ({"profile.steps": (3,)}, r"profile\.steps=\(3,\)"),
         ({"model.num_layers": 0}, r"model\.num_layers is not given"),
+        ({"model.param_dtype": "bfloat16"}, r"model\.param_dtype='bfloat16' rounds .* model\.dtype=\"bfloat16\""),
+        ({"validation_rows": 0}, r"validation_rows=0 must be at least 1"),
+        ({"ema_decay": 1.0}, r"ema_decay=1\.0 must be at least 0, which is off, and below 1"),
+        ({"ema_decay": -0.5}, r"ema_decay=-0\.5"),
+        ({"optimizer.clip_norm": -1.0}, r"optimizer\.clip_norm=-1\.0 must not be negative"),
+        ({"optimizer.learning_rate": -1e-3}, r"optimizer\.learning_rate=-0\.001 must not be negative"),
     ],
 )
 def test_nonsense_is_refused(change, message):
@@ -35,6 +41,12 @@ def test_nonsense_is_refused(change, message):
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
         check(config, devices=1)
+
+
+def test_frozen_weights_may_be_in_half_precision():
+    config = runnable()
+    config.model.param_dtype, config.lora.rank, config.init_from = "bfloat16", 4, "RUN"
+    check(config, devices=1)
 
 
 @pytest.mark.parametrize(("sequence", "seq_len"), [(2, 384), (-1, 1024), (0, 1024)])
