@@ -285,6 +285,22 @@ class TestClaim:
         self.claim(workdir)
 
     @pytest.mark.parametrize(
+        ("dropout", "change"),
+        [
+            ("model.dropout", {"accumulate": 2}),
+            ("lora.dropout", {"accumulate": 2}),
+            ("lora.dropout", {"model.mlp_chunks": 4}),
+        ],
+    )
+    def test_what_dropout_depends_on_is_not_free(self, workdir, dropout, change):
+        self.claim(workdir, **change)  # without dropout
+        config = configs.base()
+        config.update_from_flattened_dict({dropout: 0.1})
+        workdirs.write_json(f"{workdir}/config.json", configs.plain(config))
+        with pytest.raises(ValueError, match=next(iter(change))):
+            self.claim(workdir, **{dropout: 0.1}, **change)
+
+    @pytest.mark.parametrize(
         "change", [{"steps": 5}, {"data.seq_len": 64}, {"data.corpus": "x"}, {"name": "other"}, {"guards.window": 7}]
     )
     def test_keys_that_are_not_free(self, workdir, change):
