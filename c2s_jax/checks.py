@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from c2s_jax.config import grpo_options, model_config
+from c2s_jax.config import grpo_options, mixture, model_config
 from c2s_jax.models.linear import check_products
 from c2s_jax.training.guards import check_guards
 from c2s_jax.training.profile import check_profile
@@ -66,11 +66,8 @@ def _check_survival(config: ConfigDict) -> None:
             raise ValueError(f"checkpoint.{key}={c[key]} must be at least {least}")
     if c.keep_every % c.every:
         raise ValueError(f"checkpoint.keep_every={c.keep_every} must be a multiple of checkpoint.every={c.every}")
-    if c.keep_best and config.validate_every % c.every and c.every % config.validate_every:
-        raise ValueError(
-            f"checkpoint.keep_best={c.keep_best} needs steps with both checkpoint and validation: make one of "
-            f"checkpoint.every={c.every} and validate_every={config.validate_every} a multiple of the other"
-        )
+    if c.keep_best:
+        _check_best(config)
     for key in ("start_seconds", "heartbeat_seconds"):
         if config.distributed[key] < 1:
             raise ValueError(f"distributed.{key}={config.distributed[key]} must be at least 1")
@@ -80,6 +77,23 @@ def _check_survival(config: ConfigDict) -> None:
         raise ValueError(f"transfer_guard={config.transfer_guard!r} is not one of allow, log, disallow")
     check_guards(config.guards)
     check_profile(config.profile.steps)
+
+
+def _check_best(config: ConfigDict) -> None:
+    c = config.checkpoint
+    if config.objective == "grpo":
+        raise ValueError(
+            f'checkpoint.keep_best={c.keep_best}: objective="grpo" validates nothing, so that no checkpoint is the '
+            "best; set it to 0, and keep more by checkpoint.keep or keep_every"
+        )
+    if config.validate_every % c.every and c.every % config.validate_every:
+        raise ValueError(
+            f"checkpoint.keep_best={c.keep_best} needs steps with both checkpoint and validation: make one of "
+            f"checkpoint.every={c.every} and validate_every={config.validate_every} a multiple of the other"
+        )
+    measured = ["validation/loss", *(f"validation/loss/{task.task}" for task in mixture(config))]
+    if c.best not in measured:
+        raise ValueError(f"checkpoint.best={c.best!r} is no metric of this run; there are {', '.join(measured)}")
 
 
 def _check_grpo(config: ConfigDict, rows: int) -> None:

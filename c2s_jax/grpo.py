@@ -16,6 +16,7 @@ from c2s_jax.checks import check
 from c2s_jax.config import all_tasks, grpo_options, mixture, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PromptStream
 from c2s_jax.evaluate import evaluate_at_end
+from c2s_jax.evaluation import suites
 from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, reference_weights, start_state
 from c2s_jax.parallel import describe_devices, describe_state, first_process_first, make_mesh, to_devices
@@ -62,6 +63,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     prompts = PromptStream(
+    suites.check_at_end(config.evaluation, corpus)
         corpus,
         "train",
         mixture(config),

@@ -21,6 +21,7 @@ def runnable():
         ({"checkpoint.keep": 0}, r"checkpoint\.keep=0 must be at least 1"),
         ({"checkpoint.keep_every": 1500}, r"checkpoint\.keep_every=1500 must be a multiple of checkpoint\.every=1000"),
         ({"checkpoint.keep_best": 1, "validate_every": 300}, r"keep_best=1 needs steps with both"),
+        ({"checkpoint.keep_best": 1, "checkpoint.best": "loss"}, r"best='loss' is no metric .* are validation/loss, "),
         ({"distributed.heartbeat_seconds": 0}, r"distributed\.heartbeat_seconds=0"),
         ({"watchdog.seconds": -1.0}, r"watchdog\.seconds=-1\.0 must not be negative"),
         ({"transfer_guard": "deny"}, r"transfer_guard='deny' is not one of allow, log, disallow"),
