@@ -116,3 +116,13 @@ def _check_grpo(config: ConfigDict, rows: int) -> None:
         raise ValueError('objective="grpo" needs model.dropout=0 and lora.dropout=0: it learns from its own samples')
     if config.ema_decay:
         raise ValueError('objective="grpo" keeps no running mean of the parameters: set ema_decay=0')
+    if config.guards.spike != "off":
+        raise ValueError(
+            f'guards.spike={config.guards.spike!r}: the loss of objective="grpo" has no level from which it could '
+            'leap; set guards.spike="off"'
+        )
+    if config.guards.nonfinite == "rewind":
+        raise ValueError(
+            'guards.nonfinite="rewind": a phase of objective="grpo" that is done again is the same phase; set it to '
+            '"skip" or "stop"'
+        )

@@ -44,6 +44,29 @@ def test_nonsense_is_refused(change, message):
         check(config, devices=1)
 
 
+def test_the_best_by_the_loss_of_a_task():
+    config = runnable()
+    config.checkpoint.update(keep_best=1, best="validation/loss/cell_type_annotation")
+    check(config, devices=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"guards.spike": "skip"}, r"guards\.spike='skip': .* set guards\.spike=\"off\""),
+        ({"guards.nonfinite": "rewind"}, r"guards\.nonfinite=\"rewind\": .* set it to \"skip\" or \"stop\""),
+        ({"checkpoint.keep_best": 2}, r"checkpoint\.keep_best=2: objective=\"grpo\" validates nothing"),
+    ],
+)
+def test_what_grpo_could_not_follow_is_refused(change, message):
+    config = runnable()
+    config.objective, config.init_from = "grpo", "RUN"
+    check(config, devices=1)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        check(config, devices=1)
+
+
 def test_frozen_weights_may_be_in_half_precision():
     config = runnable()
     config.model.param_dtype, config.lora.rank, config.init_from = "bfloat16", 4, "RUN"
