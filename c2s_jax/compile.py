@@ -32,7 +32,8 @@ from c2s_jax.aot.account import account
 from c2s_jax.aot.chips import GIB, chip
 from c2s_jax.aot.phases import account_phases
 from c2s_jax.aot.step import compile_step
-from c2s_jax.config import check, model_config, parse_flags
+from c2s_jax.checks import check
+from c2s_jax.config import model_config, parse_flags
 from c2s_jax.parallel import batch_parts
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)

@@ -1,6 +1,7 @@
 """Every key of a run's configuration, with its default. Files in ``configs/`` start from ``base()``.
 
-Values are checked where they are used; unknown keys and wrong types stop a run at start-up (``parse_flags``).
+Values are checked at start-up (``checks.py``) or where they are used; unknown keys and wrong types stop a run before
+that (``parse_flags``).
 """
 
 import dataclasses
@@ -15,12 +16,9 @@ from ml_collections import ConfigDict, config_flags
 
 from c2s_jax.data import Augmentation, MixtureTask
 from c2s_jax.models import ARCHITECTURES, ModelConfig
-from c2s_jax.models.linear import check_products
 from c2s_jax.models.lora import LoRAConfig
 from c2s_jax.rl import GRPOOptions
 from c2s_jax.tasks import TASKS
-from c2s_jax.training.guards import check_guards
-from c2s_jax.training.profile import check_profile
 
 SCALES = ("paper", "small")
 
@@ -74,7 +72,7 @@ def base(architecture: str = "gemma2") -> ConfigDict:
     config.optimizer.final_fraction = 0.1
     config.optimizer.weight_decay = 0.01
     config.optimizer.b1, config.optimizer.b2, config.optimizer.eps = 0.9, 0.95, 1e-8
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # of all gradients together; 0 clips nothing
 
     config.data = ConfigDict()
     config.data.corpus = ""  # folder of a corpus (data_pipeline.build)
@@ -212,83 +210,6 @@ def mixture(config: ConfigDict) -> list[MixtureTask]:
 def all_tasks(config: ConfigDict) -> bool:
     """Whether the mixture is whatever the corpus has data for."""
     return tuple(config.data.tasks) == ("all",)
-
-
-def check(config: ConfigDict, devices: int) -> None:
-    """Refuse values that only fail together, before anything is built."""
-    if config.objective not in ("lm", "grpo"):
-        raise ValueError(f'objective={config.objective!r} must be "lm" or "grpo"')
-    for key in ("steps", "batch_size", "accumulate", "log_every", "validate_every"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]} must be at least 1")
-    if config.lora.rank and not config.init_from:
-        raise ValueError(f"lora.rank={config.lora.rank} adapts released weights: give their folder in init_from")
-    model_config(config, vocab_size=config.model.vocab_size or 1)  # the tokenizer may have the last word on that
-    check_products(config.products)
-    _check_survival(config)
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed} must not be negative")
-    sequence = config.mesh.get("sequence", 1)
-    if sequence != 1 and (sequence < 1 or config.data.seq_len % (128 * sequence)):
-        raise ValueError(
-            f"mesh.sequence={sequence} must be 1, or such that each device gets a multiple of 128 of the data.seq_len="
-            f"{config.data.seq_len} tokens of a row"
-        )
-    if sequence != 1 and config.objective != "lm":
-        raise ValueError(f'mesh.sequence={sequence} is for objective="lm"; answers are not so long')
-    rows = config.accumulate * devices
-    if config.objective == "grpo":
-        _check_grpo(config, rows)
-    elif config.batch_size % rows:
-        raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of accumulate × devices that share the batch = "
-            f"{config.accumulate} × {devices}"
-        )
-
-
-def _check_survival(config: ConfigDict) -> None:
-    c = config.checkpoint
-    for key, least in (("every", 1), ("keep", 1), ("keep_every", 0), ("keep_best", 0)):
-        if c[key] < least:
-            raise ValueError(f"checkpoint.{key}={c[key]} must be at least {least}")
-    if c.keep_every % c.every:
-        raise ValueError(f"checkpoint.keep_every={c.keep_every} must be a multiple of checkpoint.every={c.every}")
-    if c.keep_best and config.validate_every % c.every and c.every % config.validate_every:
-        raise ValueError(
-            f"checkpoint.keep_best={c.keep_best} needs steps with both checkpoint and validation: make one of "
-            f"checkpoint.every={c.every} and validate_every={config.validate_every} a multiple of the other"
-        )
-    for key in ("start_seconds", "heartbeat_seconds"):
-        if config.distributed[key] < 1:
-            raise ValueError(f"distributed.{key}={config.distributed[key]} must be at least 1")
-    if config.watchdog.seconds < 0:
-        raise ValueError(f"watchdog.seconds={config.watchdog.seconds} must not be negative; 0 is off")
-    if config.transfer_guard not in ("allow", "log", "disallow"):
-        raise ValueError(f"transfer_guard={config.transfer_guard!r} is not one of allow, log, disallow")
-    check_guards(config.guards)
-    check_profile(config.profile.steps)
-
-
-def _check_grpo(config: ConfigDict, rows: int) -> None:
-    options = grpo_options(config)
-    size = options.completions // options.minibatches
-    if size % rows:
-        raise ValueError(
-            f"grpo.prompts × num_generations / minibatches = {size} completions an optimizer step must be a multiple "
-            f"of accumulate × devices that share them = {rows}"
-        )
-    for key, steps in (("steps", config.steps), ("checkpoint.every", config.checkpoint.every)):
-        if steps % options.updates:
-            raise ValueError(
-                f"{key}={steps} must be a multiple of grpo.num_iterations × minibatches = {options.updates} optimizer "
-                "steps, which make a phase"
-            )
-    if not config.init_from:
-        raise ValueError('objective="grpo" improves a trained model: give its folder in init_from')
-    if config.model.dropout or config.lora.dropout:
-        raise ValueError('objective="grpo" needs model.dropout=0 and lora.dropout=0: it learns from its own samples')
-    if config.ema_decay:
-        raise ValueError('objective="grpo" keeps no running mean of the parameters: set ema_decay=0')
 
 
 def grpo_options(config: ConfigDict) -> GRPOOptions:

@@ -12,9 +12,11 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from c2s_jax import workdirs
-from c2s_jax.config import all_tasks, check, grpo_options, mixture, plain
+from c2s_jax.checks import check
+from c2s_jax.config import all_tasks, grpo_options, mixture, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, PromptStream
 from c2s_jax.evaluate import evaluate_at_end
+from c2s_jax.evaluation import suites
 from c2s_jax.generation import Sampler
 from c2s_jax.initialize import plan_state, reference_weights, start_state
 from c2s_jax.parallel import describe_devices, describe_state, first_process_first, make_mesh, to_devices
@@ -28,6 +30,7 @@ from c2s_jax.training import (
     MetricWriter,
     Preempted,
     Preemption,
+    Profile,
     Stopped,
     Watchdog,
     guard_counts,
@@ -60,6 +63,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     with first_process_first("data"):
         corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
+    suites.check_at_end(config.evaluation, corpus)
     prompts = PromptStream(
         corpus,
         "train",
@@ -105,11 +109,13 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     writer = MetricWriter(workdir, start_step=step, wandb=config.wandb, config=meta["config"])
     bar = progress_bar(config.steps, step)
     guards = Guards(config.guards, guard_counts(state.opt_state))
+    profile = Profile(workdir, [(n - 1) // options.updates for n in config.profile.steps])  # phases that hold them
     watchdog, notice = Watchdog(workdir, **config.watchdog), Preemption()
     while step < config.steps and not preempted:
         number = step // options.updates
         clock = Clock()
         watchdog.alive(f"sampling of phase {number:,}")
+        profile.before(number)
         rollout = phases.sample(state.eval_weights, number)
         clock.lap("rollout")
         # On their way on the device while the host computes rewards.
@@ -131,16 +137,18 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         history = []
         for _ in range(options.num_iterations):
             for batch in batches:
-                state, metrics = update(state, batch)
+                with jax.transfer_guard(config.transfer_guard):
+                    state, metrics = update(state, batch)
                 history.append(metrics)
         history = jax.device_get(history)
+        profile.after(number, state)
         clock.lap("update")
         step += options.updates
         bar.update(options.updates)
-        check_gap(history[0]["logprob_gap"], options.max_logprob_gap, number)
         verdict = guards.judge(step, guard_counts(state.opt_state))
-        if verdict != "go":
+        if verdict != "go":  # looked at first: the gap then may be no number, which does not say why
             break
+        check_gap(history[0]["logprob_gap"], options.max_logprob_gap, number)
 
         tokens = int(experience.completions.lengths.sum())
         scalars = {f"grpo/{name}": value for name, value in health(experience).items()}
@@ -155,7 +163,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
         if checkpoints.due(step) or step == config.steps or preempted:
             position = {"row": (number + 1) * options.prompts, "in_steps": position["in_steps"] + clock.total}
             checkpoints.save(step, state, position, meta, force=True)
-    for thing in (watchdog, bar, writer, checkpoints, notice):
+    for thing in (profile, watchdog, bar, writer, checkpoints, notice):
         thing.close()
     workdirs.add_seconds(workdir, "training", time.monotonic() - started)
     if verdict != "go":

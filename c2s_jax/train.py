@@ -21,9 +21,11 @@ from ml_collections import ConfigDict, config_flags
 from c2s_jax import grpo, workdirs
 from c2s_jax.aot.chips import chip
 from c2s_jax.aot.flops import training_flops_per_token
-from c2s_jax.config import all_tasks, check, mixture, parse_flags, plain
+from c2s_jax.checks import check
+from c2s_jax.config import all_tasks, mixture, parse_flags, plain
 from c2s_jax.data import Augmentation, Corpus, Formatter, MissingData, PackedRows, batches
 from c2s_jax.evaluate import evaluate_at_end
+from c2s_jax.evaluation import suites
 from c2s_jax.huge_pages import restart_with_huge_pages
 from c2s_jax.initialize import plan_state, start_state
 from c2s_jax.parallel import (
@@ -86,6 +88,7 @@ def train(config: ConfigDict, workdir: str, *, print_sharding: bool = False) -> 
     with first_process_first("data"):
         corpus_dir, tokenizer_path = workdirs.data_paths(config, workdir)
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
+    suites.check_at_end(config.evaluation, corpus)
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
     tasks = mixture(config)
     task_names = [t.task for t in tasks]

@@ -16,7 +16,7 @@ from c2s_jax import config as configs
 from c2s_jax.models.hub import local_folder
 
 # Keys that may change between runs in one workdir: they touch what is learned by no more than rounding. (What a scale
-# sets is in the other keys.)
+# sets is in the other keys; with dropout, see ``_free``.)
 FREE = (
     "workdir",
     "notes",
@@ -92,7 +92,7 @@ def claim(workdir: str, config: dict[str, Any]) -> None:
     path = os.path.join(workdir, "config.json")
     if os.path.exists(path) and _steps(workdir):
         with open(path) as f:
-            changed = [d for d in configs.differences(json.load(f), config) if not d.startswith(FREE)]
+            changed = [d for d in configs.differences(json.load(f), config) if not d.startswith(_free(config))]
         if changed:
             raise ValueError(
                 f"{workdir} holds a run with another configuration ({path}):\n  "
@@ -102,6 +102,16 @@ def claim(workdir: str, config: dict[str, Any]) -> None:
     if not jax.process_index():
         os.makedirs(workdir, exist_ok=True)
         write_json(path, config)
+
+
+def _free(config: dict[str, Any]) -> tuple[str, ...]:
+    """``FREE``, less what decides which numbers dropout drops: parts of a batch and of a map have keys of their own."""
+    bound = []
+    if config["model"]["dropout"] or config["lora"]["dropout"]:
+        bound.append("accumulate")
+    if config["lora"]["dropout"]:
+        bound.append("model.mlp_chunks")
+    return tuple(key for key in FREE if key not in bound)
 
 
 def first_start(workdir: str) -> float:

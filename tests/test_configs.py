@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from c2s_jax.config import apply_scale, check, mixture, model_config
+from c2s_jax.checks import check
+from c2s_jax.config import apply_scale, mixture, model_config
 from c2s_jax.models import make_model, num_parameters
 from c2s_jax.rl.rewards import REWARDS
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from c2s_jax import grpo
 from tests.runs import CONFIG, Run, last_state, lines, saved_steps, start_processes
 
 PHASES = 6
@@ -64,7 +66,7 @@ def configs(bundle, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def alone(configs, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    run = Run(configs[1], workdir)
+    run = Run(configs[1], workdir, "--config.profile.steps=(3, 4)")
     assert run.end() == 0, run.output
     return workdir
 
@@ -84,6 +86,25 @@ def test_a_run_improves_its_reward(alone) -> None:
         assert line["train/entropy"] > 0
         np.testing.assert_allclose(line["grpo/reward"], line["grpo/reward/valid_genes"], rtol=1e-6)
     assert found[0]["train/kl"] < found[-1]["train/kl"]
+
+
+def test_a_phase_is_traced(alone) -> None:
+    assert list((alone / "profile").rglob("*.xplane.pb"))
+
+
+def test_updates_move_nothing_without_being_asked_to(configs, tmp_path, monkeypatch) -> None:
+    """Batches that are still on the host are refused by ``transfer_guard``."""
+    monkeypatch.setattr(grpo, "to_devices", lambda batches, mesh: batches)
+    config = runpy.run_path(str(configs[1]))["get_config"]()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        grpo.train(config, str(tmp_path / "run"))
+
+
+def test_a_guard_that_stops_says_why(configs, tmp_path) -> None:
+    """After steps so long that numbers overflow."""
+    run = Run(configs[1], tmp_path / "run", "--config.optimizer.learning_rate=1e38")
+    assert run.end() == 1
+    assert "FATAL Step 4: since the last look, 2 updates were refused as not finite" in run.output
 
 
 def test_a_finished_run_says_so(configs, alone) -> None:

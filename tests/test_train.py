@@ -411,12 +411,16 @@ def test_truncated_shard(config, tmp_path):
         ({"data.tasks": ()}, r"data\.tasks is empty"),
         ({"model.num_layers": 3}, r"model\.num_layers must be even"),
         ({"data.bundled": "nothing", "data.corpus": ""}, r"data\.bundled='nothing' is unknown"),
+        ({"evaluation.more_suites": ("embeding",)}, r"evaluation\.more_suites names embeding"),
+        ({"evaluation.export": ("cell_eval",)}, r"evaluation\.export names 'cell_eval'"),
+        ({"evaluation.split": "tset"}, r"evaluation\.split='tset': .* has train, validation, test"),
     ],
 )
 def test_bad_settings_are_named(config, tmp_path, change, message):
     other = changed(config, **{k.replace(".", "__"): v for k, v in change.items()})
     with pytest.raises(ValueError, match=message):
         train.train(other, str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoints").exists()  # it was never trained
 
 
 def test_demo_builds_its_own_data(tmp_path, monkeypatch):

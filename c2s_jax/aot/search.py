@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from c2s_jax.config import check, model_config
+from c2s_jax.checks import check
+from c2s_jax.config import model_config
 from c2s_jax.models import remat
 from c2s_jax.parallel import batch_parts
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from c2s_jax.data import Corpus
 from c2s_jax.encoders import load_text_encoder
-from c2s_jax.evaluation import spaces
+from c2s_jax.evaluation import exports, spaces
 from c2s_jax.evaluation.bulk import bulk_metrics
 from c2s_jax.evaluation.context import Context
 from c2s_jax.evaluation.embedding_suite import embedding_metrics
@@ -114,3 +115,20 @@ def check(settings: Any) -> None:
             f"the suite {texts[0]} compares texts by BERTScore: give a BERT's folder or hub id in "
             "evaluation.text_encoder, e.g. dmis-lab/biobert-base-cased-v1.1 with evaluation.text_layer=12"
         )
+
+
+def check_at_end(settings: Any, corpus: Corpus) -> None:
+    """Refuse at a run's start what its evaluation would refuse after the last step.
+
+    Raises
+    ------
+    ValueError
+        A suite, an export or the split is none, or a suite lacks a setting.
+    """
+    e = settings
+    if not e.at_end:
+        return
+    check(e)
+    exports.check(e.export, e.more_suites)
+    if e.split not in corpus.splits:
+        raise ValueError(f"evaluation.split={e.split!r}: {corpus.path} has {', '.join(corpus.splits)}")

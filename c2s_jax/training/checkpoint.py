@@ -59,7 +59,7 @@ class Checkpoints:
         writer: bool = True,
     ):
         self.directory = Path(os.path.abspath(os.path.join(workdir, "checkpoints")))
-        self._every, self._best = every, best
+        self._every, self._keep_best, self._best = every, keep_best, best
         damaged = self._find_damaged()
         if damaged and writer:
             self._set_aside(damaged)
@@ -104,9 +104,16 @@ class Checkpoints:
             Where the loader is, as JSON: all that decides which batches come next.
         metrics
             Of this step, for ``keep_best``.
+
+        Raises
+        ------
+        ValueError
+            The metric that tells the best is not among them.
         """
         if step == self.latest or not (force or self.due(step)):
             return
+        if self._keep_best and metrics and self._best not in metrics:
+            raise ValueError(f"checkpoint.best={self._best!r} was not measured; there are {', '.join(metrics)}")
         params = {"params": state.params, "ema": state.ema}
         self._manager.wait_until_finished()
         self._saving = step

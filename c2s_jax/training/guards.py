@@ -117,7 +117,10 @@ class Guards:
             self.reason += f" {counts['in_a_row']} in a row: lower optimizer.learning_rate, or look at the data here."
             return "stop"
         if "stop" in wanted:
-            self.reason += " To go on, run again with guards.nonfinite (or guards.spike) set to skip or rewind."
+            self.reason += (
+                " To go on, run again with guards.nonfinite (or guards.spike) set to skip or, unless objective=grpo, "
+                "to rewind."
+            )
             return "stop"
         if "rewind" not in wanted:
             return "go"

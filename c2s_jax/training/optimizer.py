@@ -46,8 +46,8 @@ def make_optimizer(config: Any) -> optax.GradientTransformation:
     decay = optax.add_decayed_weights(o.weight_decay, mask=decay_mask)
     update = optax.chain(_scaled(o), decay, optax.scale_by_learning_rate(make_schedule(config)))
     spike_factor = math.inf if guards.spike == "off" else guards.spike_factor
-    optimizer = optax.chain(optax.clip_by_global_norm(o.clip_norm), update)
-    return guarded(optimizer, spike_factor=spike_factor, window=guards.window)
+    clip = optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity()
+    return guarded(optax.chain(clip, update), spike_factor=spike_factor, window=guards.window)
 
 
 def _scaled(o: Any) -> optax.GradientTransformation:

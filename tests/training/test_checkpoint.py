@@ -148,6 +148,13 @@ def test_what_is_kept(tmp_path: Path, trained: TrainState) -> None:
     assert kept(tmp_path) == [2, 4, 8, 10, 11]
 
 
+def test_the_best_by_a_metric_that_is_not_measured(tmp_path: Path, trained: TrainState) -> None:
+    checkpoints = Checkpoints(str(tmp_path), every=1, keep_best=1, best="validation/los")
+    with pytest.raises(ValueError, match=r"checkpoint\.best='validation/los' was not .* are validation/loss, other"):
+        checkpoints.save(1, trained, {"row": 1}, META, metrics={"validation/loss": 1.0, "other": 0.0})
+    checkpoints.close()
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -167,16 +167,18 @@ def test_decay_skips_norms_alone() -> None:
     assert {k for k, v in named(decay_mask(params)).items() if not v} == {k for k in named(params) if "norm" in k}
 
 
-@pytest.mark.parametrize(("scale", "clipped"), [(100.0, True), (0.1, False)])
-def test_gradients_are_clipped_by_global_norm(scale: float, clipped: bool) -> None:
-    config = run_config(clip_norm=2.0)
+@pytest.mark.parametrize(
+    ("clip_norm", "scale", "clipped"), [(2.0, 100.0, True), (2.0, 0.1, False), (0.0, 100.0, False)]
+)
+def test_gradients_are_clipped_by_global_norm(clip_norm: float, scale: float, clipped: bool) -> None:
+    config = run_config(clip_norm=clip_norm)
     optimizer = make_optimizer(config)
     _, state, _, _ = start(optimizer)
     gradient = jax.tree.map(jnp.ones_like, state.params)
     gradient = jax.tree.map(lambda g: g * scale / optax.tree.norm(gradient), gradient)
     _, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     moments = optax.tree_utils.tree_get(opt_state, "mu")
-    wanted = (2.0 if clipped else scale) * (1 - config.optimizer.b1)
+    wanted = (clip_norm if clipped else scale) * (1 - config.optimizer.b1)
     np.testing.assert_allclose(optax.tree.norm(moments), wanted, rtol=1e-4)
 
 
