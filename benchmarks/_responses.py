@@ -5,7 +5,9 @@ principal components of training cells. Every figure is the unweighted mean over
 """
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ def write_cells(workdir: Path, control: str, *, seed: int) -> list[str]:
     if path.exists():
         return json.loads(path.read_text())
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    _, restored = evaluate.restore(config, str(workdir))
+    with redirect_stdout(sys.stderr):
+        _, restored = evaluate.restore(config, str(workdir))
     corpus_dir, tokenizer_path = workdirs.data_paths(config, str(workdir))
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     sampler = Sampler(

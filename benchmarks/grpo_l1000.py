@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def prepare(data: Path, folder: Path) -> Path:
 def completions(workdir: Path, *, seed: int) -> Completions:
     """What a run's model writes for every treated test profile, kept in its folder."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    _, restored = evaluate.restore(config, str(workdir))
+    with redirect_stdout(sys.stderr):
+        _, restored = evaluate.restore(config, str(workdir))
     corpus_dir, tokenizer_path = workdirs.data_paths(config, str(workdir))
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ COLUMNS = {
 def open_run(runs: Runs, workdir: Path) -> Context:
     """A run's model, to be asked about the corpus that has the test."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    _, restored = evaluate.restore(config, str(workdir))
+    with redirect_stdout(sys.stderr):
+        _, restored = evaluate.restore(config, str(workdir))
     config.data.corpus = str(runs.corpus)
     return evaluate.open_context(config, str(workdir), **restored)
 

@@ -118,7 +118,7 @@ def _store(config: Any, workdir: str, context: Context) -> Store:
     settings = {k: v for k, v in plain(config)["evaluation"].items() if k not in ("at_end", "more_suites")}
     cells = [len(context.corpus.cells(split)) for split in ("train", config.evaluation.split)]
     key = {"settings": settings, "seed": config.seed, "cells": cells, "weights": weights_fingerprint(context.params)}
-    key |= {"version": c2s_jax.__version__, "format": 2}  # of what is kept
+    key |= {"version": c2s_jax.__version__, "format": 3}  # of what is kept
     return Store(os.path.join(workdir, "evaluation"), key)
 
 
