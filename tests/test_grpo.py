@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from c2s_jax import grpo
+from c2s_jax.parallel import make_mesh
 from tests.runs import CONFIG, Run, last_state, lines, saved_steps, start_processes
 
 PHASES = 6
@@ -94,6 +95,7 @@ def test_a_phase_is_traced(alone) -> None:
 
 def test_updates_move_nothing_without_being_asked_to(configs, tmp_path, monkeypatch) -> None:
     """Batches that are still on the host are refused by ``transfer_guard``."""
+    monkeypatch.setattr(grpo, "make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
     monkeypatch.setattr(grpo, "to_devices", lambda batches, mesh: batches)
     config = runpy.run_path(str(configs[1]))["get_config"]()
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
