@@ -39,7 +39,7 @@ def bulk_metrics(
     pca = principal(dense_expression(train, np.arange(len(train)), genes), components)
     embed = Embedder(context)
     spaces = {
-        "model": (embed(sentences_of(cells, drawn, context.max_genes)), embed(ranked(bulk, context.max_genes))),
+        "model": (embed(sentences_of(cells, drawn, context.most_genes())), embed(ranked(bulk, context.most_genes()))),
         "pca": (pca.transform(single), pca.transform(bulk)),
         "expression": (single, bulk),
     }

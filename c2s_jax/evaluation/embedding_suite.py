@@ -35,7 +35,7 @@ def embedding_metrics(
     rows = [some_of(np.flatnonzero(cells.fields("cell_type") != ""), max_cells) for cells in (train, held_out)]
     labels = [cells.fields("cell_type")[r] for cells, r in zip((train, held_out), rows)]
     batches = batches_of(held_out, rows[1])
-    sentences = [sentences_of(cells, r, context.max_genes) for cells, r in zip((train, held_out), rows)]
+    sentences = [sentences_of(cells, r, context.most_genes()) for cells, r in zip((train, held_out), rows)]
     embed, rng = Embedder(context), np.random.Generator(np.random.Philox(key=seed))
     model = [embed(s) for s in sentences]
     expression = [dense_expression(c, r, len(context.corpus.genes)) for c, r in zip((train, held_out), rows)]
