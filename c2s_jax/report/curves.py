@@ -72,7 +72,7 @@ def _draw_all(axis: Axes, series: Series, tasks: Sequence[str]) -> None:
     axis.plot(steps, _smooth(values), color=ACCENT, linewidth=1.6, label="training (smoothed)")
     if "validation/loss" in series:
         axis.plot(*series["validation/loss"], "o-", color=WARM, markersize=3.5, linewidth=1.2, label="validation")
-    axis.set(title="Loss, all tasks", ylabel="nats per token", ylim=_loss_limits(values))
+    axis.set(title="Loss, all tasks", ylabel="nats per token", ylim=(0.0, 1.05 * _highest(values)))
     axis.legend()
 
 
@@ -96,8 +96,7 @@ def _draw_tasks(axis: Axes, series: Series, tasks: Sequence[str]) -> None:
     axis.yaxis.set_minor_formatter("")
     axis.set(title="Loss by task", ylabel="nats per token (log scale)")
     if shown:
-        top = max(float(np.nanmax(values)) for values in shown)
-        axis.set_ylim(top=top * 3.2)
+        axis.set_ylim(top=3.2 * max(map(_highest, shown)))
     axis.legend(loc="upper right")
 
 
@@ -124,8 +123,9 @@ def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.where(n > 0, total[end] - total[first], np.nan) / np.maximum(n, 1)
 
 
-def _loss_limits(values: np.ndarray[Any, Any]) -> tuple[float, float]:
-    return 0.0, 1.05 * float(np.nanmax(values))
+def _highest(values: np.ndarray[Any, Any]) -> float:
+    """Of those that are finite; 1 where none is."""
+    return float(np.max(values, where=np.isfinite(values), initial=0.0)) or 1.0
 
 
 def _caption(series: Series) -> str:

@@ -96,6 +96,14 @@ def test_a_smoothed_curve_goes_on_after_nan(drawn: list[Any]) -> None:
     assert np.isnan(smooth[215:225]).all()
 
 
+def test_a_loss_without_bounds_is_drawn(drawn: list[Any]) -> None:
+    steps, values = np.arange(20), np.full(20, 3.0)
+    values[7] = np.inf
+    task = "cell_type_annotation"
+    report.learning_curves({"train/loss": (steps, values), f"train/loss/{task}": (steps, np.full(20, np.nan))})
+    assert drawn[0].axes[0].get_ylim()[1] == pytest.approx(3.15)
+
+
 def test_confusion_matrix_counts_and_unparsed_last(drawn: list[Any]) -> None:
     true = ["b", "b", "b", "a", "c"]
     figure = report.confusion_matrix(true, ["b", "a", "unparsed", "a", "zebra"])
