@@ -5,7 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from c2s_jax.data.formatting import Slots
+from c2s_jax.data.formatting import Formatter, Slots
+from c2s_jax.data.requests import Draft
+from c2s_jax.data.token_rows import GeneLists
 
 Measure = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Tokens of each of N examples when so many genes of each of L lists are kept."""
@@ -37,6 +39,25 @@ def cut_to_fit(
         if not over.any():
             return kept
         kept = _without(np.where(over, excess, 0), longest, kept, genes_cost, slots)
+
+
+def cut_prompts(
+    formatter: Formatter,
+    told: Callable[[NDArray[np.int64]], Draft],
+    slots: Slots,
+    lists: GeneLists,
+    limit: int,
+) -> NDArray[np.int64]:
+    """`cut_to_fit` for the draft that ``told`` gives for so many genes of each list, whose texts may tell of them."""
+    n = len(told(lists.lengths))
+
+    def lengths(kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        return formatter.lengths(told(kept), slots, lists, kept)
+
+    def gene_tokens(kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        return formatter.gene_tokens(slots, lists, kept, n)
+
+    return cut_to_fit(lists.lengths, lengths, gene_tokens, slots, limit)
 
 
 def _without(

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2s_jax.data import Formatter, Request
-from c2s_jax.data.fitting import cut_to_fit
+from c2s_jax.data.fitting import cut_prompts
 from c2s_jax.data.ragged import offsets, positions
-from c2s_jax.data.requests import draft_of
-from c2s_jax.data.texts import Texts, numbers
+from c2s_jax.data.requests import Draft, draft_of
+from c2s_jax.data.texts import numbers
 
 
 def fitted(
@@ -22,20 +22,13 @@ def fitted(
     single gene stays so.
     """
     draft = draft_of(requests, indptr, None)
-    asked = dataclasses.replace(draft, templates=[dataclasses.replace(t, response="") for t in draft.templates])
-    slots, lists = formatter.slots(asked), formatter.rows.lists(genes, indptr)
+    draft = dataclasses.replace(draft, templates=[dataclasses.replace(t, response="") for t in draft.templates])
+    slots, lists = formatter.slots(draft), formatter.rows.lists(genes, indptr)
     given = np.array([int(str(dict(r.values).get("num_genes", 0))) for r in requests], np.int64)
 
-    def told(kept: NDArray[np.int64]) -> Texts:
-        return numbers(np.where(kept < lists.lengths, kept, given))
+    def told(kept: NDArray[np.int64]) -> Draft:
+        return draft.replace_texts(num_genes=numbers(np.where(kept < lists.lengths, kept, given)))
 
-    def lengths(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        return formatter.lengths(asked.replace_texts(num_genes=told(kept)), slots, lists, kept)
-
-    def gene_tokens(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        return formatter.gene_tokens(slots, lists, kept, len(asked))
-
-    kept = cut_to_fit(lists.lengths, lengths, gene_tokens, slots, limit)
-    written = draft.replace_texts(num_genes=told(kept))
-    found = formatter.tokens(written, genes[positions(indptr[:-1], kept)], offsets(kept), with_response=False)
+    kept = cut_prompts(formatter, told, slots, lists, limit)
+    found = formatter.tokens(told(kept), genes[positions(indptr[:-1], kept)], offsets(kept), with_response=False)
     return np.split(found.tokens, found.indptr[1:-1])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from c2s_jax.cells.errors import CellDataError
 from c2s_jax.data import Formatter
-from c2s_jax.data.fitting import cut_to_fit
+from c2s_jax.data.fitting import cut_prompts
 from c2s_jax.data.ragged import offsets, positions
 from c2s_jax.data.requests import Draft
 from c2s_jax.data.texts import Texts, numbers
@@ -105,14 +105,8 @@ class Asker:
                 shown[:] = n_genes
             return draft.replace_texts(num_genes=numbers(shown))
 
-        def lengths(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-            return self.formatter.lengths(told(kept), slots, held, kept)
-
-        def gene_tokens(kept: NDArray[np.int64]) -> NDArray[np.int64]:
-            return self.formatter.gene_tokens(slots, held, kept, n)
-
-        kept = cut_to_fit(held.lengths, lengths, gene_tokens, slots, self.limit)
-        found = lengths(kept)
+        kept = cut_prompts(self.formatter, told, slots, held, self.limit)
+        found = self.formatter.lengths(told(kept), slots, held, kept)
         if (found > self.limit).any():
             worst = int(found.argmax())
             raise ValueError(
