@@ -255,8 +255,6 @@ def main(argv: list[str]) -> None:
         workdirs.say(str(end))
         sys.exit(preemption.EXIT_CODE)
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
         end_without_the_others(error)
     except (ValueError, OSError, Stopped) as error:
         if logging.vlog_is_on(1):

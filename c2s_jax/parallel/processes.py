@@ -115,7 +115,12 @@ def first_process_first(name: str) -> Iterator[None]:
 
 
 def end_without_the_others(error: BaseException) -> None:
-    """End this process of several at once after an error: to leave in good order would be to wait for a peer gone."""
+    """End this process of several at once after an error: to leave in good order would be to wait for a peer gone.
+
+    A process that is alone raises the error.
+    """
+    if jax.process_count() == 1:
+        raise error
     first_line = (str(error).splitlines() or [""])[0][:400]
     print(
         f"FATAL process {jax.process_index()} of {jax.process_count()} ends: {type(error).__name__}: {first_line}\n"
