@@ -6,11 +6,15 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from numpy.typing import NDArray
+
+from c2s_jax import evaluate
 
 ROOT = Path(__file__).parent.parent
 SPENT = "processor_seconds.json"
@@ -142,6 +146,13 @@ def seconds(workdir: Path) -> float:
 def settings(workdir: Path) -> dict[str, Any]:
     """Of a run."""
     return json.loads((workdir / "config.json").read_text())
+
+
+def restored(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """Configuration and newest model of a run; what is said of them goes where errors go."""
+    config = ConfigDict(settings(workdir))
+    with redirect_stdout(sys.stderr):
+        return config, evaluate.restore(config, str(workdir))[1]
 
 
 def curve(workdir: Path, key: str) -> tuple[list[int], list[float]]:

@@ -5,19 +5,17 @@ principal components of training cells. Every figure is the unweighted mean over
 """
 
 import json
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from c2s_jax import evaluate, metrics, workdirs
+from benchmarks._grpo_runs import restored
+from c2s_jax import metrics, workdirs
 from c2s_jax.cells import RepairReport, repair_sentence
 from c2s_jax.data import Corpus, Formatter
 from c2s_jax.data.chosen_genes import chosen_genes
@@ -38,21 +36,19 @@ def write_cells(workdir: Path, control: str, *, seed: int) -> list[str]:
     path = workdir / "held_out.json"
     if path.exists():
         return json.loads(path.read_text())
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    with redirect_stdout(sys.stderr):
-        _, restored = evaluate.restore(config, str(workdir))
+    config, model = restored(workdir)
     corpus_dir, tokenizer_path = workdirs.data_paths(config, str(workdir))
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     sampler = Sampler(
-        restored["graphdef"],
+        model["graphdef"],
         stop_ids=tokenizer.stop_ids,
         pad_id=tokenizer.pad_id,
         vocab_size=tokenizer.vocab_size,
         batch_size=128,
-        mesh=restored["mesh"],
+        mesh=model["mesh"],
     )
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
-    context = Context(**restored, corpus=corpus, formatter=formatter, sampler=sampler, max_genes=len(corpus.genes))
+    context = Context(**model, corpus=corpus, formatter=formatter, sampler=sampler, max_genes=len(corpus.genes))
     rows = treated(corpus, "test", control)
     texts = generate_cells(context, "test", sampling=Sampling(), seed=seed, task=TASK, rows=rows).texts
     workdirs.write_json(str(path), texts)

@@ -16,18 +16,16 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from benchmarks import _public_tables
-from benchmarks._grpo_runs import ROOT, Runs, draw, interval, seconds, table
-from c2s_jax import evaluate, workdirs
+from benchmarks._grpo_runs import ROOT, Runs, draw, interval, restored, seconds, table
+from c2s_jax import workdirs
 from c2s_jax.config import mixture
 from c2s_jax.data import Corpus, Formatter, PromptStream
 from c2s_jax.data.chosen_genes import chosen_genes
@@ -80,9 +78,7 @@ def prepare(data: Path, folder: Path) -> Path:
 
 def completions(workdir: Path, *, seed: int) -> Completions:
     """What a run's model writes for every treated test profile, kept in its folder."""
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    with redirect_stdout(sys.stderr):
-        _, restored = evaluate.restore(config, str(workdir))
+    config, model = restored(workdir)
     corpus_dir, tokenizer_path = workdirs.data_paths(config, str(workdir))
     corpus, tokenizer = Corpus(corpus_dir), load_tokenizer(tokenizer_path)
     formatter = Formatter(tokenizer, GeneTokenTable.build(tokenizer, corpus.genes.names))
@@ -92,8 +88,8 @@ def completions(workdir: Path, *, seed: int) -> Completions:
     path = workdir / "held_out.json"
     if not path.exists():
         settings = dict(stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, vocab_size=tokenizer.vocab_size)
-        sampler = Sampler(restored["graphdef"], batch_size=64, mesh=restored["mesh"], **settings)
-        samples = sampler(restored["params"], prompts.tokens, max_new_tokens=160, sampling=Sampling(), seed=seed)
+        sampler = Sampler(model["graphdef"], batch_size=64, mesh=model["mesh"], **settings)
+        samples = sampler(model["params"], prompts.tokens, max_new_tokens=160, sampling=Sampling(), seed=seed)
         workdirs.write_json(str(path), samples.texts(tokenizer.decode))
     texts = json.loads(path.read_text())
     references = [tokenizer.decode(ids.tolist()) for ids in prompts.references]

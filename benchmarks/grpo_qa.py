@@ -15,16 +15,14 @@ import argparse
 import json
 import os
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from benchmarks import _questions
-from benchmarks._grpo_runs import ROOT, Runs, draw, interval, seconds, table
+from benchmarks._grpo_runs import ROOT, Runs, draw, interval, restored, seconds, table
 from c2s_jax import evaluate, metrics, workdirs
 from c2s_jax.data import Corpus
 from c2s_jax.encoders import TextEncoder, load_text_encoder
@@ -56,11 +54,9 @@ COLUMNS = {
 
 def open_run(runs: Runs, workdir: Path) -> Context:
     """A run's model, to be asked about the corpus that has the test."""
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    with redirect_stdout(sys.stderr):
-        _, restored = evaluate.restore(config, str(workdir))
+    config, model = restored(workdir)
     config.data.corpus = str(runs.corpus)
-    return evaluate.open_context(config, str(workdir), **restored)
+    return evaluate.open_context(config, str(workdir), **model)
 
 
 def answers(asked: Asked) -> dict[str, list[str]]:
