@@ -179,9 +179,9 @@ def _plan_neighbours(plan: Plan, dataset: Dataset, splits: NDArray[np.int8]) -> 
             degrees = np.diff(indptr)
             split.neighbours.append(indices + np.int32(split.cells))
             near += len(indices)
-            apart += _apart(dataset, rows, degrees, indices)
+            apart += _apart(dataset, rows, degrees, indices) if sections is None else 0
         split.degrees.append(degrees)
-    if apart and sections is None:
+    if apart:
         dataset.report.append(
             f"{apart / near:.1%} of neighbours are of another donor or batch; if sections have coordinates of their "
             "own, name the column that tells them apart (spatial: section)"

@@ -14,6 +14,14 @@ def runnable():
     return config
 
 
+def refused(config, change, message):
+    """A configuration that is all right until it is changed."""
+    check(config, devices=1)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        check(config, devices=1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -38,10 +46,7 @@ def runnable():
 )
 def test_nonsense_is_refused(change, message):
     config = runnable()
-    check(config, devices=1)
-    config.update_from_flattened_dict(change)
-    with pytest.raises(ValueError, match=message):
-        check(config, devices=1)
+    refused(config, change, message)
 
 
 def test_the_best_by_the_loss_of_a_task():
@@ -62,10 +67,7 @@ def test_the_best_by_the_loss_of_a_task():
 def test_what_grpo_could_not_follow_is_refused(change, message):
     config = runnable()
     config.objective, config.init_from = "grpo", "RUN"
-    check(config, devices=1)
-    config.update_from_flattened_dict(change)
-    with pytest.raises(ValueError, match=message):
-        check(config, devices=1)
+    refused(config, change, message)
 
 
 def test_frozen_weights_may_be_in_half_precision():

@@ -104,13 +104,14 @@ def _filled(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _card(config: Any, corpus: str) -> ModelCard:
-    tasks = _possible(config, Corpus(corpus))
-    longest = int(Corpus(corpus).cells("train").n_genes.max())
+def _card(config: Any, folder: str) -> ModelCard:
+    corpus = Corpus(folder)
+    tasks = _possible(config, corpus)
+    longest = int(corpus.cells("train").n_genes.max())
     most = max(task.max_genes or config.evaluation.max_genes for task in tasks)
     prompts = {task.prompts for task in tasks}
     return ModelCard.of_corpus(
-        Corpus(corpus),
+        corpus,
         tasks=tuple(task.task for task in tasks),
         n_genes=min(most, longest),
         context=config.data.seq_len,
